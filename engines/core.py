@@ -1,0 +1,64 @@
+"""The inside of a local engine: a model that advances by steps, owned by one thread.
+
+A core knows nothing of asyncio, sockets or processes. `engines.worker` runs it in a child
+process, because the libraries below it can crash the interpreter; `engines.supervisor` is what
+the server holds, an ordinary `Engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engines.errors import EngineError
+from engines.types import Event, GenerationRequest, Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What one step produced for one request: events in order, or the error that ended it.
+
+    A request is over with its `Usage` event or with an `error`.
+    """
+
+    request_id: str
+    events: tuple[Event, ...] = ()
+    error: EngineError | None = None
+
+
+class Core(Protocol):
+    """A loaded model and its running requests. Every call comes from the same thread."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens one request may hold, prompt and answer together."""
+        ...
+
+    def submit(self, request: GenerationRequest) -> None:
+        """Take a request in; it advances with `step`.
+
+        Raises `InvalidRequest` for one that cannot be run and `EngineOverloaded` when the queue
+        is full; other requests are untouched by either.
+        """
+        ...
+
+    def cancel(self, request_id: str) -> None:
+        """Drop a request and free what it held; unknown ids are ignored. No more output."""
+        ...
+
+    def has_work(self) -> bool:
+        """Tell whether `step` would advance anything."""
+        ...
+
+    def step(self) -> Sequence[StepOutput]:
+        """Advance every active request once; return what that produced, one entry a request."""
+        ...
+
+    def tokenize(self, prompt: Prompt) -> tuple[int, ...]:
+        """Token ids exactly as a request with this prompt would use them."""
+        ...
+
+    def close(self) -> None:
+        """Free the model; safe to call twice."""
+        ...

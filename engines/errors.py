@@ -1,0 +1,116 @@
+"""The errors that cross from the engines to their callers.
+
+EngineError
+├── UnknownEngine            no engine of that name is registered
+├── MissingDependency        the engine's library is not installed
+├── ModelLoadError           the weights cannot be loaded: file, format, memory
+├── InvalidRequest           this request cannot be run; another could
+│   ├── ContextLengthExceeded
+│   ├── UnsupportedParameter the engine cannot honour a parameter
+│   └── InvalidParameter     a value the engine only now can see is wrong
+├── EngineOverloaded         the queue is full; try again later
+├── EngineUnavailable        not running now: loading, restarting, closed
+├── EngineCrashed            it died while this request was running
+└── UpstreamError            a proxied server answered with an error
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class EngineError(Exception):
+    """Base of all errors an engine raises."""
+
+
+class UnknownEngine(EngineError):
+    """No engine of that name is registered."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"unknown engine {name!r}; LLM_ENGINE must be one of {', '.join(known)}")
+
+
+class MissingDependency(EngineError):
+    """The engine's library is not installed; the message says how to install it."""
+
+    def __init__(self, engine: str, library: str, remedy: str) -> None:
+        super().__init__(f"the {engine!r} engine needs {library}, which is not installed: {remedy}")
+
+
+class ModelLoadError(EngineError):
+    """The weights cannot be loaded; the message names the file and what would help."""
+
+
+class InvalidRequest(EngineError):
+    """This request cannot be run. `param` is the wire name of the field at fault, if one is."""
+
+    code: str | None = "invalid_value"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """Prompt and answer do not fit the context. Counts are tokens."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, limit: int, prompt_tokens: int, max_tokens: int | None = None) -> None:
+        asked = prompt_tokens + (max_tokens or 0)
+        detail = f"{prompt_tokens} in the messages"
+        if max_tokens is not None:
+            detail += f", {max_tokens} in the completion"
+        super().__init__(
+            f"This model's maximum context length is {limit} tokens. However, you requested "
+            f"{asked} tokens ({detail}). Please reduce the length of the messages or completion.",
+            param="messages",
+        )
+        self.limit = limit
+        self.prompt_tokens = prompt_tokens
+        self.max_tokens = max_tokens
+
+
+class UnsupportedParameter(InvalidRequest):
+    """The engine cannot honour a parameter; silence would be worse."""
+
+    code = "unsupported_parameter"
+
+    def __init__(self, param: str, engine: str, detail: str = "") -> None:
+        message = f"{param!r} is not supported by the {engine!r} engine"
+        super().__init__(f"{message}: {detail}" if detail else message, param=param)
+
+
+class InvalidParameter(InvalidRequest):
+    """A value that only the engine can judge is wrong: a token id outside the vocabulary."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message, param=param)
+
+
+class EngineOverloaded(EngineError):
+    """The engine's queue is full. `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EngineUnavailable(EngineError):
+    """The engine does not run now. `retry_after` is in seconds."""
+
+    def __init__(self, message: str, retry_after: int = 2) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EngineCrashed(EngineError):
+    """The engine died while this request was running; what was generated is lost."""
+
+
+class UpstreamError(EngineError):
+    """A proxied server answered with an error status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
