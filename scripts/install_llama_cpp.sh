@@ -7,7 +7,8 @@
 # is left out). The wheel is kept in ${PARLM_CACHE:-${XDG_CACHE_HOME:-~/.cache}/parlm}/wheels, and
 # every later environment on this machine is installed from there in seconds.
 #
-#   CMAKE_ARGS                  appended to ours: CMAKE_ARGS=-DGGML_CUDA=on builds for NVIDIA GPUs
+#   CMAKE_ARGS                  appended to ours: -DGGML_CUDA=on builds for NVIDIA GPUs;
+#                               -DGGML_NATIVE=off for other CPUs than this one, e.g. in an image
 #   CMAKE_BUILD_PARALLEL_LEVEL  compile jobs at a time (default: the number of cores)
 #   CC, CXX, CFLAGS, CXXFLAGS   as usual
 set -eu
@@ -21,7 +22,7 @@ say() { printf '%s\n' "llama-cpp-python: $*"; }
 die() { printf '%s\n' "llama-cpp-python: $*" >&2; exit 1; }
 
 case "${1:-}" in
-    -h | --help) sed -n '2,/^set -eu/{/^set -eu/d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
+    -h | --help) awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"; exit 0 ;;
 esac
 [ $# -eq 1 ] || die "usage: $0 PYTHON (the interpreter to install for)"
 PYTHON=$1
@@ -40,7 +41,7 @@ imported() {
 # What a built wheel depends on: -march=native ties it to this CPU, the linked libraries to this
 # system, and the rest is what the build was told.
 key=$("$PYTHON" - <<'PY'
-import hashlib, os, platform, subprocess, sys, sysconfig
+import hashlib, os, platform, re, subprocess, sys, sysconfig
 
 def cpu():
     if sys.platform == "darwin":
@@ -56,7 +57,8 @@ def cpu():
 with open(os.environ["cmake_file"], "rb") as f:
     recipe = hashlib.sha256(f.read()).hexdigest()
 told = {n: os.environ.get(n, "") for n in ("CMAKE_ARGS", "CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS")}
-parts = [cpu(), platform.libc_ver(), recipe, sorted(told.items())]
+portable = re.search(r"-DGGML_NATIVE(:BOOL)?=(OFF|0|NO|FALSE)\b", told["CMAKE_ARGS"], re.IGNORECASE)
+parts = [None if portable else cpu(), platform.libc_ver(), recipe, sorted(told.items())]
 digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 tag = f"cp{sys.version_info[0]}{sys.version_info[1]}"
 print("-".join([os.environ["LLAMA_CPP_PYTHON_VERSION"], tag, sysconfig.get_platform(), digest]))
@@ -124,7 +126,7 @@ build_wheel() {
         need_compiler "$cxx cannot compile a C++17 program: $(head -n 2 "$scratch/try.log")"
 
     log=$wheels/$key.log
-    say "compiling $LLAMA_CPP_PYTHON_VERSION from source with $cxx; once only, a few minutes"
+    say "compiling $LLAMA_CPP_PYTHON_VERSION with $cxx, once for this machine (about 3 minutes of CPU time)"
     say "log: $log"
     if ! scratch=$scratch log=$log "$PYTHON" - <<'PY'
 import os, re, shlex, shutil, signal, subprocess, sys, tempfile, time
@@ -163,9 +165,11 @@ try:
             while (code := build.poll()) is None:
                 time.sleep(0.5)
                 seen = seen[-4096:] + tail.read()
-                if found := re.findall(rb"^\s*(\[\d+/\d+\])", seen, re.M):
+                if found := re.findall(rb"^\s*(\[\s*\d+(?:/\d+|%)\])", seen, re.M):
                     progress, phase = found[-1].decode() + " ", "compiling"
-                elif b"Building wheel" in seen or b"Configuring CMake" in seen:
+                elif progress:
+                    phase = "packing the wheel"
+                elif b"Building wheel" in seen:
                     phase = "configuring"
                 elif b"Getting requirements to build" in seen or b"Installing build dependencies" in seen:
                     phase = "preparing the build"
@@ -185,7 +189,9 @@ print(f"llama-cpp-python: {'compiled' if status == 0 else 'build ended'} after {
 sys.exit(0 if status == 0 else 1)
 PY
     then
-        printf '%s\n' "llama-cpp-python: the build failed; its last lines:" >&2
+        printf '%s\n' "llama-cpp-python: the build failed; the first errors and the last lines of its log:" >&2
+        grep -n -m 3 -A 1 -E 'CMake Error|[^a-z]error: |fatal:' "$log" | sed 's/^/    /' >&2 || true
+        printf '%s\n' "    ..." >&2
         tail -n 20 "$log" | sed 's/^/    /' >&2 || true
         die "full log: $log"
     fi
