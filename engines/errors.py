@@ -7,7 +7,8 @@ EngineError
 ├── InvalidRequest           this request cannot be run; another could
 │   ├── ContextLengthExceeded
 │   ├── UnsupportedParameter the engine cannot honour a parameter
-│   └── InvalidParameter     a value the engine only now can see is wrong
+│   ├── InvalidParameter     a value the engine only now can see is wrong
+│   └── QuarantinedRequest   it was running each time the engine crashed; not tried again
 ├── EngineOverloaded         the queue is full; try again later
 ├── EngineUnavailable        not running now: loading, restarting, closed
 ├── EngineCrashed            it died while this request was running
@@ -86,6 +87,12 @@ class InvalidParameter(InvalidRequest):
 
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message, param=param)
+
+
+class QuarantinedRequest(InvalidRequest):
+    """The same request was running at several crashes of the engine; it is not run again."""
+
+    code = "request_quarantined"
 
 
 class EngineOverloaded(EngineError):

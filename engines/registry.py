@@ -37,9 +37,8 @@ def create_engine(name: str, **options: Any) -> Engine:
         raise UnknownEngine(name, sorted(ENGINES))
     module_name, _, attribute = entry.target.partition(":")
     try:
-        factory = getattr(import_module(module_name), attribute)
+        return cast(Engine, getattr(import_module(module_name), attribute)(**options))
     except ModuleNotFoundError as error:
         if entry.library is None or (error.name or "").partition(".")[0] != entry.library:
             raise
         raise MissingDependency(name, entry.library, entry.remedy) from error
-    return cast(Engine, factory(**options))

@@ -1,0 +1,85 @@
+"""From a file to a model that is ready to run, or a sentence that says what would help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from engines.errors import ModelLoadError
+from engines.llama_cpp.binding import Context, ContextParams, Model
+from engines.llama_cpp.config import LlamaCppOptions
+from engines.llama_cpp.threads import default_threads
+
+GGUF_MAGIC = b"GGUF"
+# The formats llama.cpp read before GGUF (August 2023); as they stand in the file.
+_LEGACY_MAGICS = (b"lmgg", b"fmgg", b"tjgg", b"algg")
+
+
+def check_model_file(path: Path) -> None:
+    """Raise `ModelLoadError` with a remedy unless the file is there and says it is GGUF."""
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except FileNotFoundError as error:
+        raise ModelLoadError(f"{path} does not exist: check LLM_MODEL_PATH") from error
+    except IsADirectoryError as error:
+        raise ModelLoadError(
+            f"{path} is a folder: set LLM_MODEL_PATH to the .gguf file in it"
+        ) from error
+    except OSError as error:
+        raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from error
+    if magic in _LEGACY_MAGICS:
+        raise ModelLoadError(
+            f"{path} is in the GGML format of before August 2023, which llama.cpp no longer "
+            "reads: get a GGUF of the model, or convert it"
+        )
+    if magic != GGUF_MAGIC:
+        raise ModelLoadError(
+            f"{path} is not a GGUF file: it begins with {magic!r}. Convert the model with "
+            "llama.cpp's convert_hf_to_gguf.py, or choose another engine with LLM_ENGINE"
+        )
+
+
+def load(options: LlamaCppOptions) -> tuple[Model, Context]:
+    """Load the weights and make the context. Raises `ModelLoadError`; nothing is left then."""
+    path = Path(options.model_path).expanduser()
+    check_model_file(path)
+    model = _load_model(path, options)
+    try:
+        if not model.generates_text:
+            raise ModelLoadError(
+                f"{path} is {model.description}, which does not generate text from a prompt "
+                "alone: choose another engine with LLM_ENGINE"
+            )
+        return model, _open_context(path, model, options)
+    except ModelLoadError:
+        model.close()
+        raise
+
+
+def _load_model(path: Path, options: LlamaCppOptions) -> Model:
+    try:
+        return Model(str(path), options.n_gpu_layers, options.use_mmap, options.use_mlock)
+    except ModelLoadError as error:
+        raise ModelLoadError(
+            f"llama.cpp cannot load {path}: {error}. The file may be damaged (download it "
+            "again), of an architecture this version does not know, or too large for the memory"
+        ) from error
+
+
+def _open_context(path: Path, model: Model, options: LlamaCppOptions) -> Context:
+    length = options.resolve_context_length(model.trained_context_length)
+    params = ContextParams(
+        n_slots=options.n_slots,
+        context_length=length,
+        n_batch=options.batch_size,
+        n_threads=options.n_threads or default_threads(),
+        kv_unified=options.kv_unified,
+        flash_attn=options.flash_attn,
+    )
+    try:
+        return Context(model, params)
+    except ModelLoadError as error:
+        raise ModelLoadError(
+            f"llama.cpp cannot run {path} with {options.n_slots} slots of {length} tokens: "
+            f"{error}. Lower the number of slots or the context length to need less memory"
+        ) from error

@@ -1,0 +1,165 @@
+"""How one choice picks its tokens from rows of logits.
+
+The order is vLLM's, so that engines agree: tokens barred by `min_tokens`, `logit_bias`,
+penalties, then temperature, min_p, top_k, top_p and the draw. The first three are written into
+the row, the others are a llama.cpp sampler chain; at temperature 0 the largest logit wins.
+
+`presence_penalty` and `frequency_penalty` count the tokens generated so far, as OpenAI defines
+them. `repetition_penalty` also looks at the prompt, as transformers and vLLM do.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.errors import InvalidParameter
+from engines.llama_cpp.binding import SamplerChain
+from engines.types import SamplingParams
+
+Row = NDArray[np.float32]
+
+# Below it dividing logits would overflow a float; vLLM draws the same line.
+GREEDY_TEMPERATURE = 1e-5
+# OpenAI's bound on `top_logprobs`.
+MAX_LOGPROBS = 20
+# 0xFFFFFFFF asks llama.cpp for a random seed.
+_SEEDS = 0xFFFFFFFF
+
+
+class TokenSampler:
+    """The sampling state of one choice; `close` frees it.
+
+    `chain` draws from a row that `adjust` has seen; None says that the row's largest logit is
+    the choice, which whoever has all rows finds at once. `barred` tokens cannot be chosen for
+    the first `min_tokens` tokens.
+    """
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        index: int,
+        n_vocab: int,
+        prompt: NDArray[np.int32],
+        barred: Collection[int] = (),
+    ) -> None:
+        self._n_generated = 0
+        self._min_tokens = params.min_tokens
+        self._barred = np.fromiter(barred, np.intp)
+        self._bias_ids, self._biases = _bias_arrays(params.logit_bias)
+        self._penalties = Penalties.build(params, n_vocab, prompt)
+        self.chain = None if is_greedy(params) else _build_chain(params, index)
+
+    def adjust(self, row: Row) -> None:
+        """Write what changes the logits into the row."""
+        if self._n_generated < self._min_tokens:
+            row[self._barred] = -np.inf
+        if self._bias_ids.size:
+            row[self._bias_ids] += self._biases
+        if self._penalties is not None:
+            self._penalties.apply(row)
+
+    def accept(self, token: int) -> None:
+        """Note the token that was chosen."""
+        self._n_generated += 1
+        if self._penalties is not None:
+            self._penalties.count(token)
+
+    def close(self) -> None:
+        """Free the chain; safe to call twice."""
+        if self.chain is not None:
+            self.chain.close()
+
+
+class Penalties:
+    """The penalties of one choice, and the tokens they count."""
+
+    def __init__(self, params: SamplingParams, n_vocab: int, prompt: NDArray[np.int32]) -> None:
+        self._presence = params.presence_penalty
+        self._frequency = params.frequency_penalty
+        self._repetition = params.repetition_penalty
+        self._counts = np.zeros(n_vocab, np.float32)
+        self._seen = np.zeros(n_vocab, np.bool_)
+        self._seen[prompt] = True
+
+    @classmethod
+    def build(
+        cls, params: SamplingParams, n_vocab: int, prompt: NDArray[np.int32]
+    ) -> Penalties | None:
+        """Return the penalties; None when all are off."""
+        if params.repetition_penalty == 1.0 and not (
+            params.presence_penalty or params.frequency_penalty
+        ):
+            return None
+        return cls(params, n_vocab, prompt)
+
+    def apply(self, row: Row) -> None:
+        """Write the penalties into a row of logits."""
+        if self._repetition != 1.0:
+            ids = np.flatnonzero(self._seen)
+            logits = row[ids]
+            # Towards less likely whatever the sign (CTRL paper, arXiv 1909.05858, section 4.1).
+            row[ids] = np.where(logits > 0, logits / self._repetition, logits * self._repetition)
+        if self._presence or self._frequency:
+            ids = np.flatnonzero(self._counts)
+            row[ids] -= self._counts[ids] * self._frequency + self._presence
+
+    def count(self, token: int) -> None:
+        """Note a generated token."""
+        self._counts[token] += 1
+        self._seen[token] = True
+
+
+def is_greedy(params: SamplingParams) -> bool:
+    """Tell whether a request asks for the likeliest token each time."""
+    return params.temperature < GREEDY_TEMPERATURE or params.top_k == 1
+
+
+def check_sampling(params: SamplingParams, n_vocab: int) -> None:
+    """Raise `InvalidParameter` for what only this engine can judge."""
+    for token, _ in params.logit_bias:
+        _check_token("logit_bias", token, n_vocab)
+    for token in params.stop_token_ids:
+        _check_token("stop_token_ids", token, n_vocab)
+    if params.n < 1:
+        raise InvalidParameter("n", f"n must be at least 1, not {params.n}")
+    if params.logprobs is not None and not 0 <= params.logprobs <= MAX_LOGPROBS:
+        raise InvalidParameter(
+            "logprobs",
+            f"at most {MAX_LOGPROBS} likeliest tokens can be told, not {params.logprobs}",
+        )
+    if params.repetition_penalty <= 0:
+        raise InvalidParameter(
+            "repetition_penalty",
+            f"repetition_penalty must be above 0, not {params.repetition_penalty!r}",
+        )
+
+
+def _check_token(param: str, token: int, n_vocab: int) -> None:
+    if not 0 <= token < n_vocab:
+        raise InvalidParameter(
+            param, f"token id {token} in {param!r} is not in the vocabulary (0 to {n_vocab - 1})"
+        )
+
+
+def _build_chain(params: SamplingParams, index: int) -> SamplerChain:
+    """Build the chain of choice `index`; without a seed it draws at random."""
+    seed = secrets.randbelow(_SEEDS) if params.seed is None else (params.seed + index) % _SEEDS
+    return SamplerChain(
+        temperature=params.temperature,
+        min_p=params.min_p,
+        top_k=params.top_k,
+        top_p=params.top_p,
+        seed=seed,
+    )
+
+
+def _bias_arrays(
+    pairs: tuple[tuple[int, float], ...],
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Return ids and biases; the last of several for one id counts."""
+    biases = dict(pairs)
+    return np.fromiter(biases.keys(), np.intp), np.fromiter(biases.values(), np.float32)

@@ -1,0 +1,182 @@
+"""Tells what a model's files say of it, without loading weights or running anything in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from engines.errors import ModelLoadError
+from engines.gguf import GGUFHeader, read_gguf
+from engines.huggingface_files import describe_folder
+from engines.types import ModelDescription
+
+# Files of before GGUF (August 2023): ggml, ggmf, ggjt, ggla, as they stand in the file.
+LEGACY_MAGICS = (b"lmgg", b"fmgg", b"tjgg", b"algg")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pt2", ".pkl")
+CONTROL_TOKEN_TYPE = 3
+
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})\.gguf")
+_TOKENS, _TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+_PICKLE_REMEDY = (
+    "a pickle checkpoint, which can run any code when it is opened. Get the model as safetensors "
+    "or GGUF, or convert it on a machine you can spare"
+)
+
+
+def describe(name: str, path: Path) -> ModelDescription:
+    """Describe the model in a .gguf file or a Hugging Face folder, under the given name.
+
+    A folder with one GGUF file stands for that file; of a split file the first part is meant.
+    Raises `ModelLoadError`, which names the path, what is wrong with it and what would help.
+    """
+    try:
+        if not path.exists():
+            raise ModelLoadError(
+                f"{path} does not exist: check LLM_MODEL_PATH, or download {name!r} first"
+            )
+        file = _gguf_in(path) if path.is_dir() else path
+        if file is not None:
+            return _describe_gguf(name, file)
+        _refuse_without_safetensors(path)
+        return describe_folder(name, path)
+    except OSError as error:
+        raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _gguf_in(folder: Path) -> Path | None:
+    """The one GGUF file of a folder, the first part if it is split, or None."""
+    files = sorted(
+        file
+        for file in folder.glob("*.gguf")
+        # An image encoder lies beside its model and is none itself.
+        if not file.name.startswith("mmproj") and not _is_later_shard(file)
+    )
+    if len(files) > 1:
+        raise ModelLoadError(
+            f"{folder} holds several GGUF files ({_names(files)}): set LLM_MODEL_PATH to one"
+        )
+    return files[0] if files else None
+
+
+def _is_later_shard(file: Path) -> bool:
+    shard = _SHARD.fullmatch(file.name)
+    return shard is not None and int(shard["number"]) != 1
+
+
+def _refuse_without_safetensors(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    if not files:
+        raise ModelLoadError(f"{folder} holds no files: download the model into it")
+    legacy = [file for file in files if file.suffix == ".bin" and _magic(file) in LEGACY_MAGICS]
+    if legacy:
+        raise _legacy_error(legacy[0])
+    pickles = [file for file in files if file.suffix in PICKLE_SUFFIXES]
+    if pickles:
+        raise ModelLoadError(f"{folder} holds only {_PICKLE_REMEDY} ({_names(pickles)})")
+    raise ModelLoadError(
+        f"{folder} holds no weights, neither .gguf nor .safetensors ({_names(files)}): "
+        "set LLM_MODEL_PATH to the model's file or folder, or finish its download"
+    )
+
+
+def _names(files: Sequence[Path], shown: int = 5) -> str:
+    more = f", … {len(files) - shown} more" if len(files) > shown else ""
+    return ", ".join(file.name for file in files[:shown]) + more
+
+
+def _magic(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        return opened.read(4)
+
+
+def _legacy_error(file: Path) -> ModelLoadError:
+    return ModelLoadError(
+        f"{file} is in the GGML format of before August 2023, which llama.cpp no longer reads: "
+        "get a GGUF of the model, or convert it"
+    )
+
+
+def _describe_gguf(name: str, file: Path) -> ModelDescription:
+    _refuse_other_formats(file)
+    parts = _shards(file)
+    header = read_gguf(parts[0], arrays=(_TOKENS, _TOKEN_TYPES))
+    architecture = _text(header, "general.architecture") or ""
+    context_length = header.metadata.get(f"{architecture}.context_length", 0)
+    return ModelDescription(
+        name=name,
+        path=str(parts[0]),
+        format="gguf",
+        architecture=architecture,
+        context_length=context_length if isinstance(context_length, int) else 0,
+        chat_template=_text(header, "tokenizer.chat_template"),
+        bos_token=_token(header, "tokenizer.ggml.bos_token_id", parts[0]),
+        eos_token=_token(header, "tokenizer.ggml.eos_token_id", parts[0]),
+        special_tokens=_control_tokens(header),
+        size_bytes=sum(part.stat().st_size for part in parts),
+    )
+
+
+def _refuse_other_formats(file: Path) -> None:
+    if not file.is_file():
+        raise ModelLoadError(f"{file} is neither a file nor a folder: check LLM_MODEL_PATH")
+    magic = _magic(file)
+    if magic in LEGACY_MAGICS:
+        raise _legacy_error(file)
+    if file.suffix == ".safetensors":
+        raise ModelLoadError(
+            f"{file} is one file of a model: set LLM_MODEL_PATH to its folder, {file.parent}"
+        )
+    if magic != b"GGUF" and file.suffix in PICKLE_SUFFIXES:
+        raise ModelLoadError(f"{file} is {_PICKLE_REMEDY}")
+
+
+def _shards(file: Path) -> list[Path]:
+    """All the parts of a split file, given any of them, or the file alone."""
+    shard = _SHARD.fullmatch(file.name)
+    if shard is None:
+        return [file]
+    total = int(shard["total"])
+    parts = [
+        file.with_name(f"{shard['stem']}-{number:05}-of-{total:05}.gguf")
+        for number in range(1, total + 1)
+    ]
+    missing = [part for part in parts if not part.is_file()]
+    if missing or not parts:
+        raise ModelLoadError(
+            f"{file} is part of a split model and others are missing ({_names(missing)}): "
+            "download all parts into one folder"
+        )
+    for part in parts[1:]:
+        read_gguf(part)
+    return parts
+
+
+def _text(header: GGUFHeader, key: str) -> str | None:
+    value = header.metadata.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _strings(header: GGUFHeader, key: str) -> tuple[object, ...]:
+    value = header.metadata.get(key)
+    return value if isinstance(value, tuple) else ()
+
+
+def _token(header: GGUFHeader, key: str, file: Path) -> str | None:
+    """The name of the token whose id stands under `key`, if one does."""
+    index = header.metadata.get(key)
+    tokens = _strings(header, _TOKENS)
+    if not isinstance(index, int) or not tokens:
+        return None
+    if not 0 <= index < len(tokens):
+        raise ModelLoadError(
+            f"{file} is damaged: {key} is {index} and the vocabulary has {len(tokens)} tokens"
+        )
+    return str(tokens[index])
+
+
+def _control_tokens(header: GGUFHeader) -> tuple[str, ...]:
+    pairs = zip(_strings(header, _TOKENS), _strings(header, _TOKEN_TYPES), strict=False)
+    return tuple(str(token) for token, kind in pairs if kind == CONTROL_TOKEN_TYPE)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+import pytest
+
+from engines.llama_cpp.config import LARGEST_DEFAULT_CONTEXT, LlamaCppOptions
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"n_slots": 0},
+        {"context_length": 0},
+        {"n_threads": 0},
+        {"prefill_chunk": 0},
+        {"max_queue": -1},
+        {"n_slots": 8, "n_batch": 8},
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"n_slots|context_length|n_threads|prefill|queue|n_batch"):
+        LlamaCppOptions("model.gguf", **options)
+
+
+def test_a_batch_holds_all_slots_and_a_chunk_by_default() -> None:
+    assert LlamaCppOptions("model.gguf", n_slots=4, prefill_chunk=100).batch_size == 104
+
+
+@pytest.mark.parametrize(("trained", "length"), [(1024, 1024), (131072, LARGEST_DEFAULT_CONTEXT)])
+def test_the_context_is_the_models_own_up_to_a_bound(trained: int, length: int) -> None:
+    assert LlamaCppOptions("model.gguf").resolve_context_length(trained) == length
+
+
+def test_the_context_can_be_set() -> None:
+    options = LlamaCppOptions("model.gguf", context_length=8192)
+    assert options.resolve_context_length(131072) == 8192
+
+
+def test_options_travel_as_plain_values() -> None:
+    options = asdict(LlamaCppOptions("model.gguf"))
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(options)) == options
