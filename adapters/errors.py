@@ -4,6 +4,7 @@ AdapterError
 ├── NoAdapter            nothing matches a model
 ├── AmbiguousAdapter     two adapters of equal priority match
 ├── UnknownAdapter       LLM_ADAPTER names one that is not registered
+├── AdapterFileError     a file of a user's own adapters cannot be used
 ├── TemplateError        a model's chat template is broken or too slow
 └── UnsupportedChat      the family has no form for this chat (a request error)
 """
@@ -11,6 +12,7 @@ AdapterError
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 
 class AdapterError(Exception):
@@ -38,11 +40,23 @@ class UnknownAdapter(AdapterError):
     """`LLM_ADAPTER` names an adapter that is not registered."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
-        super().__init__(f"LLM_ADAPTER={name!r} is unknown; known: {', '.join(known)}")
+        close = get_close_matches(name.lower(), known, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        super().__init__(f"LLM_ADAPTER={name!r} is unknown; {hint}known: {', '.join(known)}")
+
+
+class AdapterFileError(AdapterError):
+    """A file of a user's own adapters is missing, writable by anyone, or fails on import."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(f"ADAPTER_FILES: {path}: {reason}")
 
 
 class TemplateError(AdapterError):
     """A model's chat template is broken or too slow."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"the chat template of {model!r} does not work: {reason}")
 
 
 class UnsupportedChat(AdapterError):

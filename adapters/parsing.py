@@ -34,3 +34,31 @@ class PlainText:
     def finish(self, index: int, reason: FinishReason) -> list[ParsedEvent]:
         """Pass the end on."""
         return [Finish(index, reason)]
+
+
+class Chain:
+    """Several parsers, each reading the text that the one before it leaves."""
+
+    def __init__(self, *parsers: OutputParser) -> None:
+        self._parsers = parsers
+
+    def feed(self, delta: TextDelta) -> list[ParsedEvent]:
+        """Pass text through all parsers."""
+        return self._pass_on([delta])
+
+    def finish(self, index: int, reason: FinishReason) -> list[ParsedEvent]:
+        """Pass the end through all parsers."""
+        return self._pass_on([Finish(index, reason)])
+
+    def _pass_on(self, events: list[ParsedEvent]) -> list[ParsedEvent]:
+        for parser in self._parsers:
+            events = [new for event in events for new in _apply(parser, event)]
+        return events
+
+
+def _apply(parser: OutputParser, event: ParsedEvent) -> list[ParsedEvent]:
+    if isinstance(event, TextDelta):
+        return parser.feed(event)
+    if isinstance(event, Finish):
+        return parser.finish(event.index, event.reason)
+    return [event]
