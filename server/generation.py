@@ -1,0 +1,222 @@
+"""From wire requests to `GenerationRequest`s, and from an engine's events to parsed ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, assert_never
+
+import anyio
+
+from adapters.base import BaseChatAdapter
+from adapters.parsing import OutputParser
+from engines.types import (
+    Event,
+    Finish,
+    GenerationRequest,
+    Message,
+    PartsPrompt,
+    Prompt,
+    ReasoningDelta,
+    SamplingParams,
+    Text,
+    TextDelta,
+    TokensPrompt,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from server.models import ServedModel
+from server.protocol import (
+    ChatCompletionRequest,
+    ChatMessage,
+    CompletionRequest,
+    SamplingFields,
+    ToolSpec,
+)
+
+CLEANUP_SECONDS = 5.0
+LONG_CHAT = 32_768
+"""Characters from which a chat is rendered in a thread, so that others are not held up."""
+
+# Values that ask for what happens anyway: accepted, and not passed to the engine.
+_NEUTRAL: Mapping[str, object] = {
+    "modalities": ["text"],
+    "verbosity": "medium",
+    "parallel_tool_calls": True,
+    "echo": False,
+    "best_of": 1,
+}
+
+
+async def chat_request(
+    wire: ChatCompletionRequest, model: ServedModel, request_id: str
+) -> GenerationRequest:
+    """Render the chat for the model's family. Raises `UnsupportedChat`."""
+    messages = tuple(_message(m) for m in wire.messages)
+    tools = offered_tools(wire)
+    if sum(len(m.content) for m in messages) > LONG_CHAT:
+        prompt = await anyio.to_thread.run_sync(model.adapter.render, messages, tools)
+    else:
+        prompt = model.adapter.render(messages, tools)
+    logprobs = (wire.top_logprobs or 0) if wire.logprobs else None
+    max_tokens = wire.max_completion_tokens or wire.max_tokens
+    sampling = _sampling(wire, model.adapter, prompt, logprobs, max_tokens)
+    return GenerationRequest(request_id, prompt, sampling, _chat_extra(wire))
+
+
+def text_requests(
+    wire: CompletionRequest, model: ServedModel, request_id: str
+) -> list[GenerationRequest]:
+    """Make one request for each prompt of the body."""
+    extra = _unknown(wire) | _asked({"echo": wire.echo, "suffix": wire.suffix})
+    if wire.best_of is not None and wire.best_of != (wire.n or 1):
+        extra["best_of"] = wire.best_of
+    max_tokens = 16 if wire.max_tokens is None else wire.max_tokens  # OpenAI's default
+    sampling = [
+        (prompt, _sampling(wire, model.adapter, prompt, wire.logprobs, max_tokens))
+        for prompt in _prompts(wire)
+    ]
+    return [
+        GenerationRequest(f"{request_id}-{i}" if i else request_id, prompt, params, extra)
+        for i, (prompt, params) in enumerate(sampling)
+    ]
+
+
+def offered_tools(wire: ChatCompletionRequest) -> tuple[Tool, ...]:
+    """Return the tools the model is to be told of."""
+    if wire.tool_choice == "none":
+        return ()
+    return tuple(_tool(tool) for tool in wire.tools or ())
+
+
+def _prompts(wire: CompletionRequest) -> list[Prompt]:
+    prompt = wire.prompt
+    if isinstance(prompt, str):
+        return [PartsPrompt((Text(prompt),))]
+    if isinstance(prompt[0], int):
+        return [TokensPrompt(tuple(prompt))]
+    return [
+        PartsPrompt((Text(item),)) if isinstance(item, str) else TokensPrompt(tuple(item))
+        for item in prompt
+    ]
+
+
+def _message(wire: ChatMessage) -> Message:
+    content = wire.content
+    if content is None:
+        content = wire.refusal or ""
+    elif not isinstance(content, str):
+        content = "\n".join(part.text or part.refusal or "" for part in content)
+    calls = tuple(
+        ToolCall(call.id, call.function.name, call.function.arguments)
+        for call in wire.tool_calls or ()
+    )
+    role = "tool" if wire.role == "function" else wire.role
+    return Message(role, content, wire.name, calls, wire.tool_call_id)
+
+
+def _tool(wire: ToolSpec) -> Tool:
+    parameters = json.dumps(wire.function.parameters or {}, ensure_ascii=False)
+    return Tool(wire.function.name, wire.function.description or "", parameters)
+
+
+def _sampling(
+    wire: SamplingFields,
+    adapter: BaseChatAdapter,
+    prompt: Prompt,
+    logprobs: int | None,
+    max_tokens: int | None,
+) -> SamplingParams:
+    given = {
+        "temperature": wire.temperature,
+        "top_p": wire.top_p,
+        "top_k": None if wire.top_k is None else max(0, wire.top_k),  # -1 is vLLM's "off"
+        "min_p": wire.min_p,
+        "repetition_penalty": wire.repetition_penalty,
+        "presence_penalty": wire.presence_penalty,
+        "frequency_penalty": wire.frequency_penalty,
+        "min_tokens": wire.min_tokens,
+        "ignore_eos": wire.ignore_eos,
+        "n": wire.n,
+    }
+    values: dict[str, Any] = dict(adapter.sampling_defaults)
+    values.update({name: value for name, value in given.items() if value is not None})
+    stop = (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop or ())
+    return SamplingParams(
+        **values,
+        seed=wire.seed,
+        max_tokens=max_tokens,
+        logprobs=logprobs,
+        stop=stop + (prompt.stop if isinstance(prompt, PartsPrompt) else ()),
+        stop_token_ids=tuple(wire.stop_token_ids or ()),
+        logit_bias=tuple((int(k), v) for k, v in (wire.logit_bias or {}).items()),
+    )
+
+
+def _unknown(wire: SamplingFields) -> dict[str, object]:
+    return _asked(wire.model_extra or {})
+
+
+def _asked(fields: Mapping[str, object]) -> dict[str, object]:
+    """Drop what asks for nothing: null, or what is done anyway."""
+    return {
+        name: value
+        for name, value in fields.items()
+        if value is not None and not (name in _NEUTRAL and _NEUTRAL[name] == value)
+    }
+
+
+def _chat_extra(wire: ChatCompletionRequest) -> dict[str, object]:
+    """Collect what only some engines can honour; the others refuse it by name."""
+    extra = _unknown(wire) | _asked({"parallel_tool_calls": wire.parallel_tool_calls})
+    if wire.response_format is not None and wire.response_format.type != "text":
+        extra["response_format"] = wire.response_format.model_dump(exclude_none=True)
+    if wire.tool_choice is not None and wire.tool_choice not in ("auto", "none"):
+        extra["tool_choice"] = wire.tool_choice
+    for number, tool in enumerate(wire.tools or ()):
+        if tool.function.strict:
+            extra[f"tools[{number}].function.strict"] = True
+    return extra
+
+
+async def parse(
+    events: AsyncIterator[Event], adapter: BaseChatAdapter, tools: Sequence[Tool]
+) -> AsyncIterator[Event]:
+    """Send each choice's text through the family's output parser."""
+    parsers: dict[int, OutputParser] = {}
+    async with closing(events):
+        async for event in events:
+            match event:
+                case TextDelta():
+                    parser = parsers.get(event.index)
+                    if parser is None:
+                        parser = parsers[event.index] = adapter.output_parser(tools)
+                    for parsed in parser.feed(event):
+                        yield parsed
+                case Finish():
+                    parser = parsers.get(event.index) or adapter.output_parser(tools)
+                    for parsed in parser.finish(event.index, event.reason):
+                        yield parsed
+                case Usage() | ReasoningDelta() | ToolCallDelta():
+                    yield event
+                case _:
+                    assert_never(event)
+
+
+@asynccontextmanager
+async def closing(events: AsyncIterator[Any]) -> AsyncIterator[None]:
+    """Close an event stream on every exit, which aborts what it runs.
+
+    Shielded: under anyio's level-triggered cancellation an unshielded `await` in a `finally`
+    is cancelled again before it has done anything.
+    """
+    try:
+        yield
+    finally:
+        aclose = getattr(events, "aclose", None)
+        if aclose is not None:
+            with anyio.move_on_after(CLEANUP_SECONDS, shield=True):
+                await aclose()

@@ -1,0 +1,111 @@
+"""What the operator says of each model: `LLM_MODEL` and its fellows, or `models.toml`.
+
+[models."my-vicuna"]            # the name, also in LLM_MODEL
+path = "/data/vicuna-13b.gguf"  # LLM_MODEL_PATH for this model
+engine = "llama_cpp"            # LLM_ENGINE
+adapter = "vicuna"              # LLM_ADAPTER
+aliases = ["gpt-3.5-turbo"]
+context_length = 4096           # MAX_POSITION_EMBEDDINGS
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from server.settings import MODEL_NAME, EngineName, Settings, SettingsError
+
+BUILT_IN = "parlm-tiny"
+ECHO = "echo"
+PROXY = "proxyllm"
+MODELS_DIR = Path(__file__).resolve().parent.parent / "models"
+
+
+class ModelSpec(BaseModel):
+    """One model as configured; None leaves a value to the settings or to the model's files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    name: str
+    path: Path | None = None
+    engine: EngineName = "auto"
+    adapter: str | None = None
+    aliases: tuple[str, ...] = ()
+    context_length: int | None = None
+
+
+def model_specs(settings: Settings) -> list[ModelSpec]:
+    """Return the configured models in order. Raises `SettingsError`."""
+    tables = _read(settings.models_file)
+    if settings.llm_model_path is not None and len(settings.llm_model) > 1:
+        raise SettingsError(
+            "LLM_MODEL_PATH fits one model, but LLM_MODEL names "
+            f"{len(settings.llm_model)}: give each its path in {settings.models_file}"
+        )
+    specs = [_spec(name, tables.get(name, {}), settings) for name in settings.llm_model]
+    _check_aliases(specs, settings)
+    return specs
+
+
+def _read(file: Path) -> dict[str, dict[str, object]]:
+    if not file.exists():
+        return {}
+    try:
+        models = tomllib.loads(file.read_text(encoding="utf-8")).get("models", {})
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"MODELS_FILE: {file} is not valid TOML: {error}") from None
+    if not isinstance(models, dict) or not all(isinstance(v, dict) for v in models.values()):
+        raise SettingsError(f'MODELS_FILE: {file} must hold tables [models."NAME"]')
+    return models
+
+
+def _spec(name: str, table: dict[str, object], settings: Settings) -> ModelSpec:
+    values: dict[str, object] = {
+        "path": settings.llm_model_path,
+        "engine": settings.llm_engine,
+        "adapter": settings.llm_adapter,
+        "context_length": settings.max_position_embeddings,
+    }
+    try:
+        return ModelSpec(**{**values, **table, "name": name})
+    except ValidationError as error:
+        item = error.errors(include_url=False)[0]
+        field = ".".join(map(str, item["loc"]))
+        raise SettingsError(
+            f"{settings.models_file}: models.{name}.{field}: {item['msg']}"
+        ) from None
+
+
+def _check_aliases(specs: list[ModelSpec], settings: Settings) -> None:
+    taken = {spec.name for spec in specs}
+    for spec in specs:
+        for alias in spec.aliases:
+            if alias in taken or not MODEL_NAME.fullmatch(alias):
+                raise SettingsError(
+                    f"{settings.models_file}: models.{spec.name}.aliases: {alias!r} is taken, "
+                    "or is no model name"
+                )
+            taken.add(alias)
+
+
+def locate(spec: ModelSpec) -> Path:
+    """Return the file or folder of a model's weights. Raises `SettingsError` naming the fix."""
+    if spec.path is not None:
+        path = spec.path.expanduser()
+        if not path.exists():
+            raise SettingsError(
+                f"LLM_MODEL_PATH: {path} does not exist; set it to the GGUF file or the folder "
+                f"that holds the weights of {spec.name}"
+            )
+        return path.resolve()
+    if spec.name == BUILT_IN:
+        return MODELS_DIR / BUILT_IN / f"{BUILT_IN}-q8_0.gguf"
+    for candidate in (MODELS_DIR / f"{spec.name}.gguf", MODELS_DIR / spec.name):
+        if ".." not in candidate.parts and candidate.exists():
+            return candidate
+    raise SettingsError(
+        f"LLM_MODEL={spec.name!r}: no weights found. Set LLM_MODEL_PATH to a GGUF file, put one "
+        f"at models/{spec.name}.gguf, or serve the built-in model with LLM_MODEL={BUILT_IN}"
+    )

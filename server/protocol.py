@@ -1,0 +1,223 @@
+"""The requests of OpenAI's wire format: what a client may send, checked once at the border.
+
+Names and limits follow OpenAI's API description 2.3.0; the few further sampling fields are those
+vLLM and llama.cpp made common. Fields nobody knows are kept (`model_extra`), so that an engine
+which can honour one may, and any other refuses it by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+Temperature = Annotated[float, Field(ge=0, le=2)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
+StopString = Annotated[str, Field(min_length=1, max_length=256)]
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Text1M = Annotated[str, Field(max_length=4 * 2**20)]
+
+
+class FieldError(ValueError):
+    """A rule over several fields is broken; `param` is the one to change."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class Wire(BaseModel):
+    """Base of all wire models: no coercion (`"1"` is no number), nothing infinite, frozen."""
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, allow_inf_nan=False, extra="allow", protected_namespaces=()
+    )
+
+
+class ContentPart(Wire):
+    """One part of a message's content. Only text parts can be served so far."""
+
+    type: Literal["text", "refusal"]
+    text: Text1M | None = None
+    refusal: Text1M | None = None
+
+    @model_validator(mode="after")
+    def _has_its_text(self) -> ContentPart:
+        if (self.text if self.type == "text" else self.refusal) is None:
+            raise FieldError(self.type, f"a part of type {self.type} needs the field {self.type}")
+        return self
+
+
+class FunctionCall(Wire):
+    """The name and the JSON arguments of a call an assistant message made."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128)]
+    arguments: Text1M = "{}"
+
+
+class ToolCallIn(Wire):
+    """A tool call in a message of the history."""
+
+    id: Annotated[str, Field(min_length=1, max_length=256)]
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class ChatMessage(Wire):
+    """One turn of the history."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Text1M | Annotated[list[ContentPart], Field(max_length=4096)] | None = None
+    name: Annotated[str, Field(max_length=256)] | None = None
+    tool_calls: Annotated[list[ToolCallIn], Field(max_length=128)] | None = None
+    tool_call_id: Annotated[str, Field(max_length=256)] | None = None
+    refusal: Text1M | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> ChatMessage:
+        if self.content is None and not (self.role == "assistant"):
+            raise FieldError("content", f"a message of role {self.role} needs content")
+        if self.role == "tool" and self.tool_call_id is None:
+            raise FieldError("tool_call_id", "a message of role tool needs tool_call_id")
+        return self
+
+
+class FunctionSpec(Wire):
+    """A function offered as a tool; `parameters` is a JSON Schema."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    description: Annotated[str, Field(max_length=65536)] | None = None
+    parameters: dict[str, JsonValue] | None = None
+    strict: bool | None = None
+
+
+class ToolSpec(Wire):
+    """A tool offered to the model."""
+
+    type: Literal["function"]
+    function: FunctionSpec
+
+
+class StreamOptions(Wire):
+    """How a stream is sent. Obfuscation is accepted and not done."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class ResponseFormat(Wire):
+    """The form the answer must have."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, JsonValue] | None = None
+
+
+class SamplingFields(Wire):
+    """The sampling fields that chat and text completions share. None means: not given."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
+    min_p: Probability | None = None
+    n: Annotated[int, Field(ge=1, le=8)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    ignore_eos: bool | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
+    logit_bias: Annotated[dict[str, Bias], Field(max_length=1024)] | None = None
+    user: Annotated[str, Field(max_length=1024)] | None = None
+
+    @field_validator("logit_bias")
+    @classmethod
+    def _keys_are_token_ids(cls, value: dict[str, float] | None) -> dict[str, float] | None:
+        if value and not all(k.isascii() and k.isdigit() and len(k) < 10 for k in value):
+            raise ValueError("keys must be token ids")
+        return value
+
+    @model_validator(mode="after")
+    def _options_need_a_stream(self) -> SamplingFields:
+        if self.stream_options is not None and not self.stream:
+            raise FieldError("stream_options", "stream_options is only allowed when stream is true")
+        return self
+
+
+class ChatCompletionRequest(SamplingFields):
+    """The body of POST /v1/chat/completions."""
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: Annotated[list[ToolSpec], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, JsonValue] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    # Asking for no different output, these are accepted and have no effect.
+    store: bool | None = None
+    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, JsonValue] | None = None
+
+    @field_validator("metadata")
+    @classmethod
+    def _metadata_is_small(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        if value and any(len(k) > 64 or len(v) > 512 for k, v in value.items()):
+            raise ValueError("keys may have 64 characters, values 512")
+        return value
+
+    @model_validator(mode="after")
+    def _fields_agree(self) -> ChatCompletionRequest:
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise FieldError(
+                "max_tokens", "max_tokens and max_completion_tokens cannot both be set"
+            )
+        if self.top_logprobs is not None and not self.logprobs:
+            raise FieldError("top_logprobs", "top_logprobs needs logprobs to be true")
+        return self
+
+
+class CompletionRequest(SamplingFields):
+    """The body of POST /v1/completions. `prompt` is text or token ids, one or several."""
+
+    prompt: (
+        Text1M
+        | Annotated[list[TokenId], Field(min_length=1, max_length=2**20)]
+        | Annotated[list[Text1M], Field(min_length=1, max_length=64)]
+        | Annotated[
+            list[Annotated[list[TokenId], Field(min_length=1, max_length=2**20)]],
+            Field(min_length=1, max_length=64),
+        ]
+    )
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
+    echo: bool | None = None
+    suffix: str | None = None
+    best_of: Annotated[int, Field(ge=1, le=8)] | None = None
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the JSON Schema of a request body, for the OpenAPI page."""
+    return model.model_json_schema(mode="validation")
+
+
+def _descendants(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for model in base.__subclasses__():
+        yield model
+        yield from _descendants(model)
+
+
+FIELD_NAMES = frozenset(name for model in _descendants(Wire) for name in model.model_fields)
+"""Every field name of the wire: what an error may name. Other keys are the client's own words."""
