@@ -66,7 +66,7 @@ def usage_of(events: list[Event]) -> Usage:
     return events[-1]
 
 
-async def eventually(condition: Callable[[], bool], timeout: float = 5.0) -> float:
+async def eventually(condition: Callable[[], bool], timeout: float = 15.0) -> float:
     """Wait until a condition holds; return the seconds that took."""
     started = time.monotonic()
     while not condition():
