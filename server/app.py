@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -12,14 +14,24 @@ from server import routes
 from server.errors import to_api_error
 from server.middleware import ApiKeyCheck, HostCheck, RequestIdentity, TrailingSlash
 from server.models import ModelTable
+from server.protocol import json_schemas
 from server.settings import LOOPBACK_HOSTS, Settings
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """Describe the API, the bodies too: FastAPI does not know them, as routes read them."""
+        if self.openapi_schema is None:
+            schemas = super().openapi().setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(json_schemas())
+        return super().openapi()
 
 
 def create_app(models: ModelTable, settings: Settings) -> FastAPI:
     """Build the application for models that are being, or have been, started elsewhere."""
     keys = [key.get_secret_value() for key in settings.api_keys]
     show_docs = not keys
-    app = FastAPI(
+    app = _App(
         title="parlm",
         middleware=_middleware(settings, keys),
         exception_handlers={HTTPException: _http_exception},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ from adapters import find_adapters, load_file
 from adapters.base import BaseChatAdapter
 from engines.model_files import describe
 from engines.registry import create_engine
-from engines.types import ModelDescription
+from engines.types import ModelDescription, SamplingParams
 from server.model_specs import ECHO, PROXY, ModelSpec, locate, model_specs
 from server.models import ModelTable, ServedModel
 from server.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
 
-FINGERPRINT_BYTES = 2**20
-"""How much of a weights file goes into the fingerprint: its head names every tensor."""
+FINGERPRINT_BLOCKS = 16
+FINGERPRINT_BYTES = 2**16
+"""Of a weights file, this many blocks of so many bytes, evenly spread, are fingerprinted: to read
+all of a large one would take minutes, and its head is the same for every fine-tune."""
 
 
 def build_models(settings: Settings) -> ModelTable:
@@ -67,7 +70,14 @@ def _describe(spec: ModelSpec) -> ModelDescription:
 
 def _adapter(spec: ModelSpec, description: ModelDescription) -> BaseChatAdapter:
     _, chat_adapter = find_adapters(spec.name, description.path, spec.adapter)
-    return chat_adapter.for_model(description)
+    adapter = chat_adapter.for_model(description)
+    known = {field.name for field in fields(SamplingParams)}
+    if unknown := set(adapter.sampling_defaults) - known:
+        raise SettingsError(
+            f"the adapter {adapter.name!r} has sampling_defaults for {', '.join(sorted(unknown))}, "
+            "which are no sampling parameters"
+        )
+    return adapter
 
 
 def choose_engine(spec: ModelSpec, description: ModelDescription) -> tuple[str, str]:
@@ -93,6 +103,14 @@ def _engine_options(
 ) -> dict[str, Any]:
     if engine == "echo":
         return {}
+    trained = description.context_length
+    if spec.context_length is not None and 0 < trained < spec.context_length:
+        logger.warning(
+            "MAX_POSITION_EMBEDDINGS=%d, but %s was trained on %d tokens: those are used",
+            spec.context_length,
+            spec.name,
+            trained,
+        )
     options = {
         "model_path": description.path,
         "n_slots": settings.limit_model_concurrency,
@@ -112,10 +130,19 @@ def _fingerprint(
     digest.update(repr(about).encode())
     digest.update((description.chat_template or "").encode())
     if description.path and Path(description.path).is_file():
-        with Path(description.path).open("rb") as file:
-            digest.update(file.read(FINGERPRINT_BYTES))
-        digest.update(str(description.size_bytes).encode())
+        digest.update(weights_digest(Path(description.path)))
     return f"fp_{digest.hexdigest()[:12]}"
+
+
+def weights_digest(path: Path) -> bytes:
+    """Return a digest of a file's size and of samples of its content."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for number in range(FINGERPRINT_BLOCKS):
+            file.seek(size * number // FINGERPRINT_BLOCKS)
+            digest.update(file.read(FINGERPRINT_BYTES))
+    return digest.digest()
 
 
 def _version(engine: str) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+from codecs import getincrementaldecoder
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from msgspec import UNSET
@@ -13,18 +16,38 @@ from server.models import ServedModel
 from server.replies import TextChoice, TextCompletion, TextLogprobs, UsageBody, encode
 
 
-def text_logprobs(logprobs: tuple[TokenLogprob, ...], offset: int) -> TextLogprobs:
-    """Return the wire form of log probabilities for text that begins at `offset` characters."""
-    offsets = []
-    for token in logprobs:
-        offsets.append(offset)
-        offset += len(token.token)
+class TextOffsets:
+    """Where each token of a choice begins in its text, in characters.
+
+    Counted from the tokens' bytes: their strings show half a character as one of their own, and
+    the text of a chunk may end within a token.
+    """
+
+    def __init__(self) -> None:
+        self._decoder = getincrementaldecoder("utf-8")("replace")
+        self._characters = 0
+
+    def add(self, token: TokenLogprob) -> int:
+        """Take the next token; return its offset."""
+        start = self._characters
+        self._characters += len(self._decoder.decode(token.bytes))
+        return start
+
+
+def text_logprobs(logprobs: Sequence[TokenLogprob], offsets: TextOffsets) -> TextLogprobs:
+    """Return the wire form of the log probabilities that come next in a choice."""
+    likeliest = [_likeliest(token) for token in logprobs if token.top]
     return TextLogprobs(
         [token.token for token in logprobs],
         [token.logprob for token in logprobs],
-        [{top.token: top.logprob for top in token.top} or None for token in logprobs],
-        offsets,
+        likeliest or None,
+        [offsets.add(token) for token in logprobs],
     )
+
+
+def _likeliest(token: TokenLogprob) -> dict[str, float]:
+    """The chosen token is always among them, as OpenAI says."""
+    return {top.token: top.logprob for top in token.top} | {token.token: token.logprob}
 
 
 class TextChunks:
@@ -35,15 +58,15 @@ class TextChunks:
         self.created = int(time.time())
         self.model = model
         self.include_usage = include_usage
-        self._offsets: dict[int, int] = {}
+        self._offsets: defaultdict[int, TextOffsets] = defaultdict(TextOffsets)
 
     def feed(self, event: Event) -> list[bytes]:
         """Return the chunks an event makes."""
         match event:
             case TextDelta():
-                offset = self._offsets.get(event.index, 0)
-                self._offsets[event.index] = offset + len(event.text)
-                logprobs = text_logprobs(event.logprobs, offset) if event.logprobs else None
+                logprobs = None
+                if event.logprobs:
+                    logprobs = text_logprobs(event.logprobs, self._offsets[event.index])
                 return [self._chunk([TextChoice(event.index, event.text, None, logprobs)])]
             case Finish():
                 return [self._chunk([TextChoice(event.index, "", event.reason)])]
@@ -112,5 +135,7 @@ class TextFold:
         )
 
     def _choice(self, index: int, choice: _Choice) -> TextChoice:
-        logprobs = text_logprobs(tuple(choice.logprobs), 0) if self.wants_logprobs else None
+        logprobs = None
+        if self.wants_logprobs:
+            logprobs = text_logprobs(choice.logprobs, TextOffsets())
         return TextChoice(index, "".join(choice.text), choice.finish_reason, logprobs)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -97,8 +98,22 @@ def to_api_error(error: BaseException) -> ApiError:
     if isinstance(error, EngineOverloaded | EngineUnavailable):
         headers["Retry-After"] = str(max(1, error.retry_after))
     code = error.code if isinstance(error, InvalidRequest) else row.code
-    param = safe_param(getattr(error, "param", None))
-    return ApiError(row.status, str(error), type=row.type, param=param, code=code, headers=headers)
+    given = getattr(error, "param", None)
+    param = safe_param(given)
+    # A field that no name can be made of is a client's own text, and the message repeats it.
+    message = str(error) if param == given else "A field of the request is not supported."
+    return ApiError(row.status, message, type=row.type, param=param, code=code, headers=headers)
+
+
+@contextmanager
+def naming_prompt(field: str) -> Iterator[None]:
+    """Name the prompt as this URL does: an engine cannot know whether it came as messages."""
+    try:
+        yield
+    except InvalidRequest as error:
+        if error.param in ("messages", "prompt"):
+            error.param = field
+        raise
 
 
 def _from_status(error: HTTPException) -> ApiError:

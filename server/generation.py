@@ -48,6 +48,7 @@ _NEUTRAL: Mapping[str, object] = {
     "parallel_tool_calls": True,
     "echo": False,
     "best_of": 1,
+    "suffix": "",
 }
 
 
@@ -57,7 +58,7 @@ async def chat_request(
     """Render the chat for the model's family. Raises `UnsupportedChat`."""
     messages = tuple(_message(m) for m in wire.messages)
     tools = offered_tools(wire)
-    if sum(len(m.content) for m in messages) > LONG_CHAT:
+    if _length(messages, tools) > LONG_CHAT:
         prompt = await anyio.to_thread.run_sync(model.adapter.render, messages, tools)
     else:
         prompt = model.adapter.render(messages, tools)
@@ -92,6 +93,13 @@ def offered_tools(wire: ChatCompletionRequest) -> tuple[Tool, ...]:
     return tuple(_tool(tool) for tool in wire.tools or ())
 
 
+def _length(messages: Sequence[Message], tools: Sequence[Tool]) -> int:
+    """Count the characters a template has to write, about."""
+    contents = sum(len(m.content) for m in messages)
+    calls = sum(len(call.arguments) for m in messages for call in m.tool_calls)
+    return contents + calls + sum(len(t.description) + len(t.parameters) for t in tools)
+
+
 def _prompts(wire: CompletionRequest) -> list[Prompt]:
     prompt = wire.prompt
     if isinstance(prompt, str):
@@ -114,8 +122,17 @@ def _message(wire: ChatMessage) -> Message:
         ToolCall(call.id, call.function.name, call.function.arguments)
         for call in wire.tool_calls or ()
     )
-    role = "tool" if wire.role == "function" else wire.role
-    return Message(role, content, wire.name, calls, wire.tool_call_id)
+    if wire.function_call is not None:
+        name = wire.function_call.name
+        calls += (ToolCall(_legacy_id(name), name, wire.function_call.arguments),)
+    if wire.role == "function":
+        return Message("tool", content, wire.name, (), _legacy_id(wire.name or ""))
+    return Message(wire.role, content, wire.name, calls, wire.tool_call_id)
+
+
+def _legacy_id(function: str) -> str:
+    """Make the id that ties a `function_call` to its result: before tools, the name did."""
+    return f"call_{function}"
 
 
 def _tool(wire: ToolSpec) -> Tool:
@@ -141,14 +158,14 @@ def _sampling(
         "min_tokens": wire.min_tokens,
         "ignore_eos": wire.ignore_eos,
         "n": wire.n,
+        "seed": wire.seed,
+        "max_tokens": max_tokens,
     }
     values: dict[str, Any] = dict(adapter.sampling_defaults)
     values.update({name: value for name, value in given.items() if value is not None})
     stop = (wire.stop,) if isinstance(wire.stop, str) else tuple(wire.stop or ())
     return SamplingParams(
         **values,
-        seed=wire.seed,
-        max_tokens=max_tokens,
         logprobs=logprobs,
         stop=stop + (prompt.stop if isinstance(prompt, PartsPrompt) else ()),
         stop_token_ids=tuple(wire.stop_token_ids or ()),
@@ -157,7 +174,9 @@ def _sampling(
 
 
 def _unknown(wire: SamplingFields) -> dict[str, object]:
-    return _asked(wire.model_extra or {})
+    options = wire.stream_options.model_extra if wire.stream_options is not None else None
+    nested = {f"stream_options.{name}": value for name, value in (options or {}).items()}
+    return _asked((wire.model_extra or {}) | nested)
 
 
 def _asked(fields: Mapping[str, object]) -> dict[str, object]:
@@ -187,18 +206,20 @@ async def parse(
 ) -> AsyncIterator[Event]:
     """Send each choice's text through the family's output parser."""
     parsers: dict[int, OutputParser] = {}
+
+    def parser_of(index: int) -> OutputParser:
+        if index not in parsers:
+            parsers[index] = adapter.output_parser(tools)
+        return parsers[index]
+
     async with closing(events):
         async for event in events:
             match event:
                 case TextDelta():
-                    parser = parsers.get(event.index)
-                    if parser is None:
-                        parser = parsers[event.index] = adapter.output_parser(tools)
-                    for parsed in parser.feed(event):
+                    for parsed in parser_of(event.index).feed(event):
                         yield parsed
                 case Finish():
-                    parser = parsers.get(event.index) or adapter.output_parser(tools)
-                    for parsed in parser.finish(event.index, event.reason):
+                    for parsed in parser_of(event.index).finish(event.index, event.reason):
                         yield parsed
                 case Usage() | ReasoningDelta() | ToolCallDelta():
                     yield event

@@ -31,7 +31,8 @@ class GuardLimits:
     beyond `body_seconds`, one second for every `body_bytes_per_second` that really came, so an
     upload of 8 MiB at the least speed may take 158 s and a claimed length buys nothing.
     `header_bytes` counts request line and fields together (exact to 8 KiB), `line_bytes` the URL
-    or one field. `linger_seconds` is how long a refused client may still read its answer.
+    or one field. `linger_seconds` is how long a refused client may still read its answer, and
+    `unread_seconds` how long an answer may stay unread once the buffers are full.
     """
 
     header_seconds: float = 10.0
@@ -41,6 +42,8 @@ class GuardLimits:
     line_bytes: int = 16 * 2**10
     header_fields: int = 100
     linger_seconds: float = 1.0
+    # Longer than the send timeout of streams, which says why it ends one.
+    unread_seconds: float = 40.0
 
 
 class _Refusal(Exception):
@@ -74,6 +77,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._is_progress = False  # whether it did so in the current slice
         self._body_bytes = 0
         self._refusal: _Refusal | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
 
     # The transport's side
 
@@ -86,7 +90,19 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
         self._stop_timer()
+        self._stop_unread_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Bound how long a client may leave its answer unread: closing would wait for it."""
+        super().pause_writing()
+        self._stop_unread_timer()
+        self._unread_timer = self.loop.call_later(self.limits.unread_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Note that the client reads on."""
+        self._stop_unread_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser in slices and count what it swallows without result."""
@@ -206,6 +222,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
 
     def _expire(self) -> None:
         self._timer = None

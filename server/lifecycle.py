@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -46,21 +47,38 @@ def configure_logging(level: str) -> None:
 
 
 async def _run(models: ModelTable, settings: Settings, listener: socket.socket) -> int:
-    server = Server(http_config(models, settings))
+    config = http_config(models, settings)
+    server = Server(config, settings.shutdown_timeout, lambda: _close(models))
+    with server.handle_signals():
+        loading = asyncio.ensure_future(_load(models))
+        try:
+            return await _serve(server, listener, loading, lambda: _announce(models, settings))
+        finally:
+            loading.cancel()
+            await asyncio.gather(loading, return_exceptions=True)
+            await _close(models)
+
+
+async def _serve(
+    server: Server,
+    listener: socket.socket,
+    loading: asyncio.Future[None],
+    announce: Callable[[], None],
+) -> int:
+    """Serve from the start, 503 for a model until it has loaded; return the exit code."""
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-    loading = asyncio.ensure_future(_load(models))
-    try:
-        await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
-        if loading.done():
-            if (error := loading.exception()) is not None:
-                return await _give_up(error, server, serving)
-            _announce(models, settings)
-        await serving
-        return 0
-    finally:
-        loading.cancel()
-        await asyncio.wait({loading})
-        await asyncio.gather(*(model.engine.aclose() for model in models.models.values()))
+    await asyncio.wait({serving, loading}, return_when=asyncio.FIRST_COMPLETED)
+    if loading.done():
+        if (error := loading.exception()) is not None:
+            return await _give_up(error, server, serving)
+        announce()
+    await serving
+    return 0
+
+
+async def _close(models: ModelTable) -> None:
+    """Close the engines, which ends their answers with an error; safe to call again."""
+    await asyncio.gather(*(model.engine.aclose() for model in models.models.values()))
 
 
 async def _load(models: ModelTable) -> None:
@@ -74,7 +92,7 @@ async def _give_up(error: BaseException, server: Server, serving: asyncio.Future
     if not isinstance(error, EngineError):
         logger.error("a model failed to start", exc_info=error)
     typer.echo(f"parlm cannot start: {error}", err=True)
-    server.should_exit = True
+    server.stop()
     await serving
     return 1
 

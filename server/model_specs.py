@@ -10,12 +10,15 @@ context_length = 4096           # MAX_POSITION_EMBEDDINGS
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from server.settings import MODEL_NAME, EngineName, Settings, SettingsError
+
+logger = logging.getLogger(__name__)
 
 BUILT_IN = "parlm-tiny"
 ECHO = "echo"
@@ -33,12 +36,14 @@ class ModelSpec(BaseModel):
     engine: EngineName = "auto"
     adapter: str | None = None
     aliases: tuple[str, ...] = ()
-    context_length: int | None = None
+    context_length: int | None = Field(default=None, ge=16)
 
 
 def model_specs(settings: Settings) -> list[ModelSpec]:
     """Return the configured models in order. Raises `SettingsError`."""
-    tables = _read(settings.models_file)
+    tables = _read(settings)
+    for name in tables.keys() - {*settings.llm_model}:
+        logger.warning("%s: %r is not in LLM_MODEL and is not served", settings.models_file, name)
     if settings.llm_model_path is not None and len(settings.llm_model) > 1:
         raise SettingsError(
             "LLM_MODEL_PATH fits one model, but LLM_MODEL names "
@@ -49,16 +54,24 @@ def model_specs(settings: Settings) -> list[ModelSpec]:
     return specs
 
 
-def _read(file: Path) -> dict[str, dict[str, object]]:
-    if not file.exists():
+def _read(settings: Settings) -> dict[str, dict[str, object]]:
+    file = settings.models_file
+    if file == Settings.model_fields["models_file"].default and not file.exists():
         return {}
     try:
-        models = tomllib.loads(file.read_text(encoding="utf-8")).get("models", {})
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"MODELS_FILE: {file} is not valid TOML: {error}") from None
-    if not isinstance(models, dict) or not all(isinstance(v, dict) for v in models.values()):
+    except OSError as error:
+        raise SettingsError(f"MODELS_FILE: {file} cannot be read: {error.strerror}") from None
+    models = content.pop("models", {})
+    if content or not isinstance(models, dict) or not all(map(_is_table, models.values())):
         raise SettingsError(f'MODELS_FILE: {file} must hold tables [models."NAME"]')
     return models
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict)
 
 
 def _spec(name: str, table: dict[str, object], settings: Settings) -> ModelSpec:

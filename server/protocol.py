@@ -8,9 +8,19 @@ which can honour one may, and any other refuses it by name.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import models_json_schema
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -18,7 +28,7 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 StopString = Annotated[str, Field(min_length=1, max_length=256)]
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Text1M = Annotated[str, Field(max_length=4 * 2**20)]
+LongText = Annotated[str, Field(max_length=4 * 2**20)]
 
 
 class FieldError(ValueError):
@@ -27,6 +37,25 @@ class FieldError(ValueError):
     def __init__(self, param: str, message: str) -> None:
         super().__init__(message)
         self.param = param
+
+
+# Where a body may hold very many values, checking ends at the first wrong one, and mappings are
+# counted first: a million mistakes would otherwise be a million error objects.
+T = TypeVar("T")
+Many = Annotated[list[T], Field(fail_fast=True)]
+
+
+def _at_most(limit: int) -> BeforeValidator:
+    def check(value: object) -> object:
+        if isinstance(value, dict) and len(value) > limit:
+            raise ValueError(f"at most {limit} keys are allowed")
+        return value
+
+    return BeforeValidator(check)
+
+
+JsonObject = dict[str, object]
+"""Any JSON object: `server.body` has seen to what is in it, so that it is not looked at again."""
 
 
 class Wire(BaseModel):
@@ -41,8 +70,8 @@ class ContentPart(Wire):
     """One part of a message's content. Only text parts can be served so far."""
 
     type: Literal["text", "refusal"]
-    text: Text1M | None = None
-    refusal: Text1M | None = None
+    text: LongText | None = None
+    refusal: LongText | None = None
 
     @model_validator(mode="after")
     def _has_its_text(self) -> ContentPart:
@@ -55,7 +84,7 @@ class FunctionCall(Wire):
     """The name and the JSON arguments of a call an assistant message made."""
 
     name: Annotated[str, Field(min_length=1, max_length=128)]
-    arguments: Text1M = "{}"
+    arguments: LongText = "{}"
 
 
 class ToolCallIn(Wire):
@@ -70,11 +99,12 @@ class ChatMessage(Wire):
     """One turn of the history."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Text1M | Annotated[list[ContentPart], Field(max_length=4096)] | None = None
+    content: LongText | Annotated[Many[ContentPart], Field(max_length=4096)] | None = None
     name: Annotated[str, Field(max_length=256)] | None = None
-    tool_calls: Annotated[list[ToolCallIn], Field(max_length=128)] | None = None
+    tool_calls: Annotated[Many[ToolCallIn], Field(max_length=128)] | None = None
     tool_call_id: Annotated[str, Field(max_length=256)] | None = None
-    refusal: Text1M | None = None
+    function_call: FunctionCall | None = None
+    refusal: LongText | None = None
 
     @model_validator(mode="after")
     def _is_complete(self) -> ChatMessage:
@@ -82,6 +112,8 @@ class ChatMessage(Wire):
             raise FieldError("content", f"a message of role {self.role} needs content")
         if self.role == "tool" and self.tool_call_id is None:
             raise FieldError("tool_call_id", "a message of role tool needs tool_call_id")
+        if self.role == "function" and not self.name:
+            raise FieldError("name", "a message of role function needs name")
         return self
 
 
@@ -90,7 +122,7 @@ class FunctionSpec(Wire):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     description: Annotated[str, Field(max_length=65536)] | None = None
-    parameters: dict[str, JsonValue] | None = None
+    parameters: JsonObject | None = None
     strict: bool | None = None
 
 
@@ -104,15 +136,15 @@ class ToolSpec(Wire):
 class StreamOptions(Wire):
     """How a stream is sent. Obfuscation is accepted and not done."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class ResponseFormat(Wire):
     """The form the answer must have."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: dict[str, JsonValue] | None = None
+    json_schema: JsonObject | None = None
 
 
 class SamplingFields(Wire):
@@ -135,7 +167,7 @@ class SamplingFields(Wire):
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
-    logit_bias: Annotated[dict[str, Bias], Field(max_length=1024)] | None = None
+    logit_bias: Annotated[dict[str, Bias] | None, _at_most(1024)] = None
     user: Annotated[str, Field(max_length=1024)] | None = None
 
     @field_validator("logit_bias")
@@ -155,22 +187,22 @@ class SamplingFields(Wire):
 class ChatCompletionRequest(SamplingFields):
     """The body of POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=4096)]
+    messages: Annotated[Many[ChatMessage], Field(min_length=1, max_length=4096)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     tools: Annotated[list[ToolSpec], Field(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | dict[str, JsonValue] | None = None
+    tool_choice: Literal["none", "auto", "required"] | JsonObject | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     # Asking for no different output, these are accepted and have no effect.
     store: bool | None = None
-    metadata: Annotated[dict[str, str], Field(max_length=16)] | None = None
+    metadata: Annotated[dict[str, str] | None, _at_most(16)] = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
-    prompt_cache_options: dict[str, JsonValue] | None = None
+    prompt_cache_options: JsonObject | None = None
 
     @field_validator("metadata")
     @classmethod
@@ -185,32 +217,51 @@ class ChatCompletionRequest(SamplingFields):
             raise FieldError(
                 "max_tokens", "max_tokens and max_completion_tokens cannot both be set"
             )
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise FieldError("top_logprobs", "top_logprobs needs logprobs to be true")
         return self
+
+
+TokenIds = Annotated[Many[TokenId], Field(min_length=1, max_length=2**20)]
+
+
+def _form_of(prompt: object) -> str:
+    """Tell which of its four forms a prompt has, so that only that one is tried."""
+    if not isinstance(prompt, list):
+        return "one text"
+    first = prompt[0] if prompt else ""
+    return {int: "one list of ids", list: "lists of ids"}.get(type(first), "texts")
 
 
 class CompletionRequest(SamplingFields):
     """The body of POST /v1/completions. `prompt` is text or token ids, one or several."""
 
-    prompt: (
-        Text1M
-        | Annotated[list[TokenId], Field(min_length=1, max_length=2**20)]
-        | Annotated[list[Text1M], Field(min_length=1, max_length=64)]
-        | Annotated[
-            list[Annotated[list[TokenId], Field(min_length=1, max_length=2**20)]],
-            Field(min_length=1, max_length=64),
-        ]
-    )
+    prompt: Annotated[
+        Annotated[LongText, Tag("one text")]
+        | Annotated[TokenIds, Tag("one list of ids")]
+        | Annotated[Many[LongText], Field(min_length=1, max_length=64), Tag("texts")]
+        | Annotated[Many[TokenIds], Field(min_length=1, max_length=64), Tag("lists of ids")],
+        Discriminator(_form_of),
+    ]
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool | None = None
     suffix: str | None = None
     best_of: Annotated[int, Field(ge=1, le=8)] | None = None
 
 
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON Schema of a request body, for the OpenAPI page."""
-    return model.model_json_schema(mode="validation")
+def json_schemas() -> dict[str, Any]:
+    """Return the JSON Schemas of the bodies and what they refer to, by name, for OpenAPI."""
+    bodies: list[tuple[type[BaseModel], Literal["validation"]]] = [
+        (ChatCompletionRequest, "validation"),
+        (CompletionRequest, "validation"),
+    ]
+    _, schemas = models_json_schema(bodies, ref_template=SCHEMA_REF)
+    definitions: dict[str, Any] = schemas["$defs"]
+    return definitions
+
+
+SCHEMA_REF = "#/components/schemas/{model}"
+"""Where OpenAPI keeps schemas."""
 
 
 def _descendants(base: type[BaseModel]) -> Iterator[type[BaseModel]]:

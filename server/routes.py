@@ -10,11 +10,11 @@ from starlette.responses import Response
 from server.body import read_json
 from server.chat import ChatChunks, ChatFold
 from server.completions import TextChunks, TextFold
-from server.errors import ApiError
+from server.errors import ApiError, naming_prompt
 from server.generation import chat_request, offered_tools, parse, text_requests
 from server.merging import merge
 from server.models import ModelTable, ServedModel
-from server.protocol import ChatCompletionRequest, CompletionRequest, SamplingFields, schema_of
+from server.protocol import SCHEMA_REF, ChatCompletionRequest, CompletionRequest, SamplingFields
 from server.replies import ModelBody, ModelList, encode
 from server.settings import Settings
 from server.streaming import Chunks, stream_response, whole_response
@@ -23,13 +23,9 @@ health = APIRouter(tags=["health"])
 openai = APIRouter(tags=["openai"])
 
 
-def _body_of(model: Any) -> dict[str, Any]:
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": schema_of(model)}},
-        }
-    }
+def _body_of(model: type[SamplingFields]) -> dict[str, Any]:
+    schema = {"$ref": SCHEMA_REF.format(model=model.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 @openai.post("/chat/completions", openapi_extra=_body_of(ChatCompletionRequest))
@@ -41,12 +37,12 @@ async def chat_completions(request: Request) -> Response:
     generation = await chat_request(wire, model, request_id)
     events = parse(model.engine.generate(generation), model.adapter, offered_tools(wire))
     answer_id = f"chatcmpl-{request_id.removeprefix('req_')}"
-    if wire.stream:
-        chunks = ChatChunks(answer_id, model, include_usage=_wants_usage(wire))
-        return await _stream(request, events, chunks)
-    return await whole_response(
-        request, events, ChatFold(answer_id, model, logprobs=bool(wire.logprobs))
-    )
+    with naming_prompt("messages"):
+        if wire.stream:
+            chunks = ChatChunks(answer_id, model, include_usage=_wants_usage(wire))
+            return await _stream(request, events, chunks)
+        fold = ChatFold(answer_id, model, logprobs=bool(wire.logprobs))
+        return await whole_response(request, events, fold)
 
 
 @openai.post("/completions", openapi_extra=_body_of(CompletionRequest))
@@ -58,12 +54,12 @@ async def completions(request: Request) -> Response:
     generations = text_requests(wire, model, request_id)
     events = merge([model.engine.generate(g) for g in generations], choices_each=wire.n or 1)
     answer_id = f"cmpl-{request_id.removeprefix('req_')}"
-    if wire.stream:
-        chunks = TextChunks(answer_id, model, include_usage=_wants_usage(wire))
-        return await _stream(request, events, chunks)
-    return await whole_response(
-        request, events, TextFold(answer_id, model, logprobs=wire.logprobs is not None)
-    )
+    with naming_prompt("prompt"):
+        if wire.stream:
+            chunks = TextChunks(answer_id, model, include_usage=_wants_usage(wire))
+            return await _stream(request, events, chunks)
+        fold = TextFold(answer_id, model, logprobs=wire.logprobs is not None)
+        return await whole_response(request, events, fold)
 
 
 @openai.get("/models")
@@ -117,7 +113,7 @@ async def _stream(request: Request, events: Any, chunks: Chunks) -> Response:
 
 
 def _wants_usage(wire: SamplingFields) -> bool:
-    return wire.stream_options is not None and wire.stream_options.include_usage
+    return wire.stream_options is not None and bool(wire.stream_options.include_usage)
 
 
 def _about(model: ServedModel) -> dict[str, Any]:
@@ -128,7 +124,7 @@ def _about(model: ServedModel) -> dict[str, Any]:
         "adapter": type(model.adapter).__name__,
         "context_length": model.context_length,
         "ready": health.is_ready,
-        "detail": health.detail,
+        "detail": health.detail.partition(":")[0],  # the rest, paths perhaps, is the operator's
         "aliases": list(model.aliases),
         "fingerprint": model.fingerprint,
     }

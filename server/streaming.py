@@ -16,8 +16,10 @@ from sse_starlette import EventSourceResponse
 from sse_starlette.sse import AppStatus
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from engines.types import Event
+from engines.errors import EngineError
+from engines.types import Event, Usage
 from server.errors import ClientGoneError, to_api_error
 from server.generation import closing
 
@@ -58,9 +60,11 @@ async def whole_response(request: Request, events: AsyncIterator[Event], fold: F
     """Answer with the folded stream; a client that leaves stops the generation."""
 
     async def collect() -> None:
+        event: Event | None = None
         async with closing(events):
             async for event in events:
                 fold.feed(event)
+        _check_complete(event)
 
     await unless_gone(request, collect())
     return Response(fold.body(), media_type="application/json")
@@ -81,17 +85,35 @@ async def stream_response(
     except BaseException:
         async with closing(held):
             raise
-    return EventSourceResponse(
-        sse(held, chunks),
-        headers=_HEADERS,
-        sep="\n",
-        ping=ping_seconds,
-        send_timeout=SEND_TIMEOUT,
-    )
+    return AnswerStream(held, chunks, ping_seconds)
+
+
+class AnswerStream(EventSourceResponse):
+    """The SSE response of an answer. Its events are closed however sending ends.
+
+    The frames see to that only once they are iterated: a client may leave, or the server stop,
+    before the first of them is asked for.
+    """
+
+    def __init__(self, events: HeldStream, chunks: Chunks, ping_seconds: float) -> None:
+        super().__init__(
+            sse(events, chunks),
+            headers=_HEADERS,
+            sep="\n",
+            ping=ping_seconds,
+            send_timeout=SEND_TIMEOUT,
+        )
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        async with closing(self._events):
+            await super().__call__(scope, receive, send)
 
 
 async def sse(events: AsyncIterator[Event], chunks: Chunks) -> AsyncIterator[bytes]:
     """Yield the SSE frames of an answer, errors included."""
+    event: Event | None = None
     try:
         async with closing(events):
             async for event in events:
@@ -100,10 +122,17 @@ async def sse(events: AsyncIterator[Event], chunks: Chunks) -> AsyncIterator[byt
                     # A real checkpoint: once the client is gone, uvicorn's send returns without
                     # suspending, and a ready stream would keep the event loop to itself.
                     await asyncio.sleep(0)
+        _check_complete(event)
     except Exception as error:
         yield b"data: %b\n\n" % to_api_error(error).body
     else:
         yield b"data: [DONE]\n\n"
+
+
+def _check_complete(last: Event | None) -> None:
+    """Raise `EngineError` unless the last event is the one that ends an answer."""
+    if not isinstance(last, Usage):
+        raise EngineError("the engine broke off without an error")
 
 
 class HeldStream:

@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-import uvicorn
 
 from adapters.base import BaseChatAdapter
 from engines.base import Engine
 from engines.types import ModelDescription
-from server.listening import http_config
+from server.listening import Server, http_config
 from server.models import ModelTable, ServedModel
 from server.settings import Settings
 
@@ -55,7 +54,7 @@ def app_server(models: Sequence[ServedModel], **settings: Any) -> Iterator[str]:
     """Serve models from a thread on a free port; yields the root URL. Engines start and close."""
     values = {"shutdown_timeout": 2} | settings
     config = http_config(ModelTable(models), Settings(_env_file=None, **values))
-    server = uvicorn.Server(config)
+    server = Server(config, values["shutdown_timeout"], lambda: _close(models))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=_run, args=(server, models, listener))
         thread.start()
@@ -69,17 +68,21 @@ def app_server(models: Sequence[ServedModel], **settings: Any) -> Iterator[str]:
             assert not thread.is_alive()
 
 
-def _run(server: uvicorn.Server, models: Sequence[ServedModel], listener: socket.socket) -> None:
+def _run(server: Server, models: Sequence[ServedModel], listener: socket.socket) -> None:
     async def main() -> None:
         for model in models:
             await model.engine.start()
         try:
             await server.serve(sockets=[listener])
         finally:
-            for model in models:
-                await model.engine.aclose()
+            await _close(models)
 
     asyncio.run(main())
+
+
+async def _close(models: Sequence[ServedModel]) -> None:
+    for model in models:
+        await model.engine.aclose()
 
 
 def free_port() -> int:

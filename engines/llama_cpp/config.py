@@ -14,7 +14,8 @@ class LlamaCppOptions:
     """How to load and run one GGUF model. Lengths and sizes are in tokens.
 
     `model_path` is the GGUF file, or the first part of a split one. `n_slots` requests run at
-    once, each with `context_length` of its own (None: the model's, at most 4096). A step
+    once, each with `context_length` of its own, never more than the model was trained on (None:
+    the model's, at most 4096). A step
     decodes one token for every running request and at most `prefill_chunk` tokens of prompts;
     `n_batch` is the bound of both together (None: their sum). `max_queue` requests may wait.
     `n_threads` None is one per physical core. `n_gpu_layers` -1 is all that a GPU build can
@@ -57,4 +58,4 @@ class LlamaCppOptions:
 
     def resolve_context_length(self, trained: int) -> int:
         """Return the tokens one request may hold, for a model trained on `trained` of them."""
-        return self.context_length or min(trained, LARGEST_DEFAULT_CONTEXT)
+        return min(self.context_length or LARGEST_DEFAULT_CONTEXT, trained)

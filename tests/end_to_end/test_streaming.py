@@ -59,7 +59,7 @@ def test_sampled_answers_with_a_seed(parlm: Program, skill: str) -> None:
 
 def test_characters_split_over_tokens(parlm: Program) -> None:
     """At a high temperature the model emits stray bytes: what a decoder must never halve."""
-    seen = set()
+    seen: set[str] = set()
     for seed in range(12):
         body = request(
             {"messages": [{"role": "user", "content": f"Say: {FORCED}"}]},

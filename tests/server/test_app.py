@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +11,9 @@ import httpx2
 import pytest
 
 from engines.echo import EchoEngine
+from engines.types import Health
 from server.app import create_app
+from server.body import LARGE
 from server.middleware import PUBLIC_PATHS
 from server.models import ModelTable
 from server.settings import Settings
@@ -147,6 +150,25 @@ def test_only_the_public_list_is_open() -> None:
         assert _status(app, path) == 401, path
 
 
+def test_the_description_of_the_api_refers_to_nothing_it_lacks(url: str) -> None:
+    text = get(f"{url}/openapi.json").text
+    schemas = json.loads(text)["components"]["schemas"]
+    assert "ChatCompletionRequest" in schemas
+    assert {ref.rpartition("/")[2] for ref in re.findall(r'"\$ref": ?"([^"]+)"', text)} <= set(
+        schemas
+    )
+
+
+def test_what_an_engine_says_of_itself_beyond_its_state_is_the_operators() -> None:
+    class Restarting(EchoEngine):
+        def health(self) -> Health:
+            return Health(False, "restarting: cannot read /srv/secret.gguf")
+
+    with app_server([served(Restarting())]) as root:
+        shown = get(f"{root}/v1/models/echo").json()["parlm"]
+    assert shown["detail"] == "restarting"
+
+
 def _status(app: Any, path: str) -> int:
     """The status of a GET, straight through ASGI: no client normalises the path."""
     sent: list[dict[str, Any]] = []
@@ -201,6 +223,14 @@ def test_a_large_body_is_413_also_without_a_length(url: str) -> None:
         )  # fmt: skip
         assert reply.status_code == 413
         assert reply.json()["error"]["code"] == "request_too_large"
+
+
+def test_a_body_large_enough_for_a_thread_is_read_the_same(url: str) -> None:
+    fields: dict[str, Any] = {"model": "echo", "messages": [{"role": "user", "content": "x"}]}
+    padding = "x" * LARGE
+    assert post(f"{url}/v1/chat/completions", fields | {"prompt_cache_key": padding}).is_success
+    reply = post(f"{url}/v1/chat/completions", fields | {"n": 0, "prompt_cache_key": padding})
+    assert reply.json()["error"]["param"] == "n"
 
 
 def test_no_cross_origin_reader_is_let_in(url: str) -> None:

@@ -124,6 +124,9 @@ def test_fields_that_ask_for_nothing_different_are_accepted(url: str) -> None:
         parallel_tool_calls=True,
         response_format={"type": "text"},
         reasoning_effort=None,
+        top_logprobs=0,
+        stream=True,
+        stream_options={"include_usage": None, "include_obfuscation": False},
     )
     assert reply.status_code == 200, reply.text
 
@@ -147,6 +150,20 @@ def test_what_the_engine_cannot_honour_is_refused_by_name(
         assert reply.status_code == 400
         assert reply.json()["error"]["code"] == "unsupported_parameter"
         assert reply.json()["error"]["param"] == param
+
+
+def test_an_unknown_stream_option_is_refused_by_name(url: str) -> None:
+    reply = chat(url, stream=True, stream_options={"continuous_usage_stats": True})
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] == "stream_options.continuous_usage_stats"
+
+
+def test_a_field_whose_name_is_no_name_is_refused_without_repeating_it(url: str) -> None:
+    fields: dict[str, Any] = {"my password is sesame": 1}
+    reply = chat(url, **fields)
+    assert reply.status_code == 400
+    assert reply.json()["error"]["param"] is None
+    assert "sesame" not in reply.text
 
 
 def test_an_error_before_the_first_token_has_its_status(url: str) -> None:

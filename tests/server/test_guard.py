@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
@@ -17,14 +18,21 @@ from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 from server.guard import GuardLimits, guarded_protocol
 
 LIMITS = GuardLimits(
-    header_seconds=0.5, body_seconds=0.5, body_bytes_per_second=1e5, linger_seconds=0.5
+    header_seconds=0.5,
+    body_seconds=0.5,
+    body_bytes_per_second=1e5,
+    linger_seconds=0.5,
+    unread_seconds=0.5,
 )
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 STREAM = b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-    """Answer with the size of the body; /stream takes 0.75 s, /early does not read the body."""
+    """Answer with the size of the body; /stream takes 0.75 s, /early does not read the body.
+
+    /flood sends 64 MiB.
+    """
     if scope["type"] != "http":
         return
     size, more = 0, scope["path"] != "/early"
@@ -38,6 +46,8 @@ async def app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     for number in range(15 if scope["path"] == "/stream" else 0):
         await asyncio.sleep(0.05)
         await send({"type": "http.response.body", "body": b"%d;" % number, "more_body": True})
+    for _ in range(1024 if scope["path"] == "/flood" else 0):
+        await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
     await send({"type": "http.response.body", "body": b"size=%d" % size, "more_body": False})
 
 
@@ -233,6 +243,16 @@ def test_the_second_request_of_a_connection_is_guarded_too(connection: socket.so
 def test_a_long_answer_is_not_timed(connection: socket.socket) -> None:
     connection.sendall(STREAM)
     assert b"14;" in read_until(connection, b"size=0")
+
+
+def test_an_answer_that_stays_unread_ends_the_connection(connection: socket.socket) -> None:
+    connection.sendall(b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n")
+    time.sleep(1.5)
+    received = 0
+    with contextlib.suppress(ConnectionResetError):
+        while data := connection.recv(65536):
+            received += len(data)
+    assert 0 < received < 32 * 2**20
 
 
 def test_pipelined_requests_are_answered_in_order(connection: socket.socket) -> None:

@@ -45,6 +45,7 @@ def refusal(model: type[BaseModel], body: dict[str, Any]) -> ApiError:
         ({"messages": [{"content": "x"}]}, "messages[0].role", "missing_required_parameter"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "invalid_value"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", None),
+        ({"messages": [{"role": "function", "content": "x"}]}, "messages[0].name", None),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content[0].type",
@@ -64,6 +65,27 @@ def test_the_wrong_field_is_named(fields: dict[str, Any], param: str, code: str 
 def test_a_missing_field_is_named() -> None:
     assert refusal(ChatCompletionRequest, {"model": "m"}).detail.param == "messages"
     assert refusal(CompletionRequest, {"prompt": "x"}).detail.param == "model"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{}] * 4096},
+        {"messages": [{"role": "user", "content": [{}] * 4096}] * 10},
+        {"messages": [{"role": "user", "content": "x", "tool_calls": [{}] * 128}] * 10},
+        {"logit_bias": {str(i): "x" for i in range(2000)}},
+        {"metadata": {str(i): 1 for i in range(2000)}},
+        {"prompt": [-1] * 5000},
+        {"prompt": [["x"] * 5000] * 5},
+        {"prompt": ["x", *[1] * 5000]},
+        {"prompt": [None] * 5000},
+    ],
+)
+def test_many_mistakes_are_not_many_errors(fields: dict[str, Any]) -> None:
+    model = CompletionRequest if "prompt" in fields else ChatCompletionRequest
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(chat(**fields))
+    assert caught.value.error_count() < 10
 
 
 def test_nothing_the_client_sent_is_repeated() -> None:

@@ -251,7 +251,7 @@ jobs = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(jobs, max_size=8),
     st.integers(1, 4),
