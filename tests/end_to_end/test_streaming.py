@@ -16,7 +16,11 @@ FORCED = "\u00e9\u5c0f\U0001f600"
 
 
 def request(item: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    body = {"model": "parlm-tiny", "messages": item["messages"], "max_tokens": 120, **fields}
+    messages = [
+        message | ({"tool_call_id": "call_1"} if message["role"] == "tool" else {})
+        for message in item["messages"]
+    ]
+    body = {"model": "parlm-tiny", "messages": messages, "max_tokens": 120, **fields}
     return body | ({"tools": item["tools"]} if item.get("tools") else {})
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engines.errors import ModelLoadError
-from engines.gguf import SkippedArray, read_gguf
+from engines.gguf import MAX_ARRAY, SkippedArray, read_gguf
 from tests.engines.gguf_files import GGUF, Tensor, string
 
 GOOD = GGUF()
@@ -156,6 +156,16 @@ def read_or_refuse(path: Path, content: bytes) -> None:
     else:
         ends = (header.data_offset + tensor.offset + tensor.size for tensor in header.tensors)
         assert max(ends, default=0) <= len(content)
+
+
+@pytest.mark.parametrize("length", [MAX_ARRAY + 1, 2**64 - 1])
+def test_an_array_of_too_many_numbers_is_not_unpacked(path: Path, length: int) -> None:
+    extra = string("types") + struct.pack("<IIQ", 9, 0, length)
+    file = replace(GOOD, metadata={}, n_metadata=1, extra_metadata=extra).write(path)
+    with pytest.raises(ModelLoadError, match="numbers"):
+        read_gguf(file, arrays=("types",))
+    with pytest.raises(ModelLoadError, match="truncated"):
+        read_gguf(file)
 
 
 def test_a_header_beyond_the_first_read_is_read_whole(path: Path) -> None:

@@ -99,6 +99,12 @@ def test_describes_a_hugging_face_folder(folder: Path) -> None:
     )
 
 
+def test_a_token_id_of_thousands_of_digits_is_passed_over(folder: Path) -> None:
+    decoder = {"9" * 5000: {"content": "<x>", "special": True}, "7": {"content": "<y>"}}
+    write_json(folder / "tokenizer_config.json", {"added_tokens_decoder": decoder})
+    assert describe("m", folder).special_tokens == ()
+
+
 def test_a_template_file_wins_over_the_tokenizers(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("from the file")
     assert describe("m", folder).chat_template == "from the file"

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from engines import wire
 from engines.child_process import child_environment
 from engines.types import TextDelta, Usage
 from engines.wire_types import pack_prompt, pack_request, unpack_error, unpack_output
+from engines.worker import Connection
 from tests.engines.driving import ask
 
 
@@ -214,3 +216,26 @@ def test_garbage_ends_the_process(child: Child) -> None:
     status, log = child.end()
     assert status == 1
     assert "FrameError" in log
+
+
+def test_a_long_message_does_not_come_in_slices_between_steps() -> None:
+    command = wire.Tokenize(1, pack_prompt(ask("word " * 500_000).prompt))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        sender = threading.Thread(target=ours.sendall, args=(wire.encode(command),))
+        sender.start()
+        assert theirs.recv(1, socket.MSG_PEEK)
+        assert Connection(theirs).receive(is_waiting=False) == [command]
+        sender.join()
+
+
+def test_the_rest_of_a_message_is_not_waited_for_for_ever() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        connection = Connection(theirs)
+        frame = wire.encode(wire.Cancel("a"))
+        ours.sendall(frame[:6])
+        assert connection.receive(is_waiting=False) == []
+        assert connection.receive(is_waiting=False) == []
+        ours.sendall(frame[6:])
+        assert connection.receive(is_waiting=False) == [wire.Cancel("a")]

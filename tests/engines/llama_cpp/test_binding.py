@@ -64,6 +64,25 @@ def test_long_metadata_is_whole(model: Model) -> None:
     assert len(CHAT_TEMPLATE) > 256
 
 
+def test_a_text_may_have_more_tokens_than_bytes(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tokenize(_: object, __: bytes, ___: int, tokens: Any, size: int, *____: object) -> int:
+        if size < 40:
+            return -40
+        tokens[:40] = range(40)
+        return 40
+
+    monkeypatch.setattr("engines.llama_cpp.binding.native.llama_tokenize", tokenize)
+    assert model.vocabulary.tokenize(b"few") == list(range(40))
+
+
+def test_the_memory_of_a_token_and_of_the_weights(model: Model, tiny_gguf: Path) -> None:
+    # 2 layers, 2 heads of 16 numbers for keys and as many for values, 2 bytes each.
+    assert model.bytes_per_token == 2 * 2 * (16 + 16) * 2
+    assert 0.9 * tiny_gguf.stat().st_size < model.size_bytes < tiny_gguf.stat().st_size
+
+
 def test_tokens_of_a_text_join_to_the_text(model: Model) -> None:
     text = "the quick 日本語 é 🙂\0</s> end".encode()
     ids = model.vocabulary.tokenize(text)

@@ -18,6 +18,7 @@ from engines.llama_cpp.config import LARGEST_DEFAULT_CONTEXT, LlamaCppOptions
         {"prefill_chunk": 0},
         {"max_queue": -1},
         {"n_slots": 8, "n_batch": 8},
+        {"n_batch": 4},
     ],
 )
 def test_values_out_of_range_are_refused_by_name(options: dict[str, Any]) -> None:
@@ -26,7 +27,7 @@ def test_values_out_of_range_are_refused_by_name(options: dict[str, Any]) -> Non
 
 
 def test_a_batch_holds_all_slots_and_a_chunk_by_default() -> None:
-    assert LlamaCppOptions("model.gguf", n_slots=4, prefill_chunk=100).batch_size == 104
+    assert LlamaCppOptions("model.gguf", prefill_chunk=100).batch_size(4) == 104
 
 
 @pytest.mark.parametrize(("trained", "length"), [(1024, 1024), (131072, LARGEST_DEFAULT_CONTEXT)])

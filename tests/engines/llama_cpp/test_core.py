@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engines.core import Core
+from engines.core import Core, StepOutput
 from engines.errors import (
     ContextLengthExceeded,
     EngineError,
@@ -449,6 +449,32 @@ def test_a_failed_step_ends_those_in_it_and_the_core_goes_on(
     assert all(core._context.held(slot.id) == 0 for slot in core._scheduler.slots)
     after = finish(core)
     assert_same_tokens(logprobs(before), logprobs(after["c"]))
+
+
+def test_a_core_that_only_fails_gives_up(
+    make_core: MakeCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engines.llama_cpp.binding import DecodeError
+    from engines.llama_cpp.core import MAX_FAILED_STEPS
+
+    core = make_core()
+
+    def refuse(_: int) -> None:
+        raise DecodeError(-3, ())
+
+    def fail() -> list[StepOutput]:
+        with monkeypatch.context() as patch:
+            patch.setattr(core._context, "decode", refuse)
+            core.submit(request("the", SAMPLED))
+            return core.step()
+
+    for _ in range(MAX_FAILED_STEPS - 1):
+        assert isinstance(fail()[0].error, EngineError)
+    assert text_of(run(core, request("the", SAMPLED))["a"])
+    for _ in range(MAX_FAILED_STEPS - 1):
+        assert isinstance(fail()[0].error, EngineError)
+    with pytest.raises(DecodeError):
+        fail()
 
 
 def test_a_memory_that_cannot_keep_a_part_is_filled_again(

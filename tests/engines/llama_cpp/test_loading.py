@@ -79,6 +79,28 @@ def test_ways_to_hold_the_weights(tiny_gguf: Path, use_mmap: bool, use_mlock: bo
     options = LlamaCppOptions(
         str(tiny_gguf), n_threads=1, n_slots=1, use_mmap=use_mmap, use_mlock=use_mlock
     )
-    model, context = load(options)
+    model, context, size = load(options)
+    assert (size.n_slots, size.context_length) == (1, model.trained_context_length)
     context.close()
     model.close()
+
+
+def test_defaults_that_do_not_fit_into_the_memory_shrink(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # 256 bytes a token, 512 tokens a slot: room for two slots beside the weights.
+    monkeypatch.setattr(
+        "engines.llama_cpp.loading.free_memory", lambda: tiny_gguf.stat().st_size + 400_000
+    )
+    model, context, size = load(LlamaCppOptions(str(tiny_gguf), n_threads=1))
+    context.close()
+    model.close()
+    assert size.n_slots == 2
+    assert "LIMIT_MODEL_CONCURRENCY" in caplog.text
+
+
+def test_a_context_of_no_tokens_is_refused(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.llama_cpp.binding.native.llama_model_n_ctx_train", lambda _: -1)
+    assert "damaged" in refusal(tiny_gguf)

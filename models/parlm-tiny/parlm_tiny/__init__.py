@@ -1,0 +1,1 @@
+"""How parlm-tiny is made: data generators, tokenizer, model, training, export, evaluation."""
