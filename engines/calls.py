@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self, assert_never
 
@@ -13,15 +15,20 @@ from engines.child_process import ChildProcess
 from engines.core import StepOutput
 from engines.errors import EngineError, InvalidRequest, QuarantinedRequest
 from engines.restarts import Quarantine, fingerprint
-from engines.types import Event, GenerationRequest, Prompt, Usage
+from engines.types import Event, GenerationRequest, Prompt, TextDelta, TokenLogprob, Usage
 from engines.wire_types import pack_prompt, pack_request, unpack_error, unpack_output
+
+# Steps that a reader may lie behind before what it has not read is joined.
+MAX_UNREAD_STEPS = 256
 
 
 class Stream:
     """The events of one request, from the child's messages to whoever reads them.
 
-    Holds what has come and was not yet read; the engine's own limit on tokens bounds it. Leaving
-    the context tells the child to stop, without waiting for anything.
+    The child is never made to wait for a reader: others are served over the same connection.
+    What a slow one has not read is joined now and then, so that it costs the bytes of its text,
+    not an object a token; logprobs cannot be joined, and the `max_tokens` of the choices bound
+    both. Leaving the context tells the child to stop, without waiting for anything.
     """
 
     def __init__(self, request: GenerationRequest, on_exit: Callable[[], None]) -> None:
@@ -29,7 +36,9 @@ class Stream:
         self.is_answered = False  # the child has nothing more to say
         self.is_over = False  # and the reader has taken all of it
         self._on_exit = on_exit
-        self._unread: asyncio.Queue[tuple[Event, ...] | EngineError] = asyncio.Queue()
+        self._unread: deque[tuple[Event, ...]] = deque()
+        self._error: EngineError | None = None
+        self._news = asyncio.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -46,22 +55,49 @@ class Stream:
         """Append what a step produced."""
         if output.events:
             self.is_answered = isinstance(output.events[-1], Usage)
-            self._unread.put_nowait(output.events)
+            self._unread.append(output.events)
+            if len(self._unread) > MAX_UNREAD_STEPS:
+                self._unread = deque([joined(itertools.chain.from_iterable(self._unread))])
+            self._news.set()
         if output.error is not None:
             self.fail(output.error)
 
     def fail(self, error: EngineError) -> None:
         """End the stream with an error, after what has come before."""
         self.is_answered = True
-        self._unread.put_nowait(error)
+        self._error = error
+        self._news.set()
 
     async def next_events(self) -> tuple[Event, ...]:
         """Return the next events, at least one. Raises the error that ended the request."""
-        events = await self._unread.get()
-        self.is_over = self.is_answered and self._unread.empty()
-        if isinstance(events, EngineError):
-            raise events
+        while not self._unread and self._error is None:
+            self._news.clear()
+            await self._news.wait()
+        if not self._unread and self._error is not None:
+            self.is_over = True
+            raise self._error
+        events = self._unread.popleft()
+        self.is_over = self.is_answered and not self._unread and self._error is None
         return events
+
+
+def joined(events: Iterable[Event]) -> tuple[Event, ...]:
+    """Join the texts of each choice as far as no other event stands between them."""
+    result: list[Event] = []
+    texts: dict[int, list[TextDelta]] = {}
+    for event in events:
+        if isinstance(event, TextDelta):
+            texts.setdefault(event.index, []).append(event)
+        else:
+            result += map(_join, texts.values())
+            texts.clear()
+            result.append(event)
+    return (*result, *map(_join, texts.values()))
+
+
+def _join(deltas: list[TextDelta]) -> TextDelta:
+    logprobs: Iterable[TokenLogprob] = (entry for delta in deltas for entry in delta.logprobs)
+    return TextDelta(deltas[0].index, "".join(delta.text for delta in deltas), tuple(logprobs))
 
 
 class Calls:
@@ -86,13 +122,14 @@ class Calls:
 
     def open(self, child: ChildProcess, request: GenerationRequest) -> Stream:
         """Send a request to the child. Raises `InvalidRequest` for one that cannot be sent."""
-        if self._quarantine and self._quarantine.is_quarantined(fingerprint(request)):
-            raise QuarantinedRequest(
-                f"this request was running each time the {self._engine!r} engine crashed; "
-                "it is not run again. Change the request."
-            )
         wire_id = f"{request.request_id}/{next(self._numbers)}"
-        _send(child, wire.Submit(pack_request(request, wire_id)))
+        with _travelling():
+            if self._quarantine and self._quarantine.is_quarantined(fingerprint(request)):
+                raise QuarantinedRequest(
+                    f"this request was running each time the {self._engine!r} engine crashed; "
+                    "it is not run again. Change the request."
+                )
+            child.send(wire.Submit(pack_request(request, wire_id)))
         stream = Stream(request, lambda: self._leave(child, wire_id))
         self._streams[wire_id] = stream
         return stream
@@ -105,7 +142,8 @@ class Calls:
     async def tokenize(self, child: ChildProcess, prompt: Prompt) -> tuple[int, ...]:
         """Ask the child for the token ids of a prompt."""
         call = next(self._numbers)
-        _send(child, wire.Tokenize(call, pack_prompt(prompt)))
+        with _travelling():
+            child.send(wire.Tokenize(call, pack_prompt(prompt)))
         answer: asyncio.Future[tuple[int, ...]] = asyncio.get_running_loop().create_future()
         self._questions[call] = answer
         try:
@@ -147,9 +185,10 @@ class Calls:
             answer.set_result(message.token_ids)
 
     def note_crash(self) -> None:
-        """Hold the crash that just happened against the requests that were running."""
-        for stream in self._streams.values():
-            self._quarantine.note_crash(fingerprint(stream.request))
+        """Hold the crash that just happened, once, against each request that was running."""
+        # A set: the same request twice at one crash has still been seen at one crash only.
+        for culprit in {fingerprint(stream.request) for stream in self._streams.values()}:
+            self._quarantine.note_crash(culprit)
 
     def fail_all(self, make_error: Callable[[], EngineError]) -> None:
         """End everything open with an error of its own; the next child starts with nothing."""
@@ -163,10 +202,11 @@ class Calls:
         self._commands_handled = 0
 
 
-def _send(child: ChildProcess, command: wire.Submit | wire.Tokenize) -> None:
-    """Send what a client wrote; what cannot travel is the client's mistake."""
+@contextmanager
+def _travelling() -> Iterator[None]:
+    """Encode what a client wrote; what cannot be encoded is the client's mistake."""
     try:
-        child.send(command)
+        yield
     except UnicodeEncodeError as error:
         raise InvalidRequest("the text holds a lone surrogate, which is no character") from error
     except (wire.FrameError, TypeError, OverflowError) as error:

@@ -19,6 +19,7 @@ MAGIC = b"GGUF"
 MAX_HEADER_BYTES = 64 * 1024 * 1024
 MAX_COUNT = 65_535
 MAX_STRING_BYTES = 1024 * 1024
+MAX_ARRAY = 4 * 1024 * 1024
 MAX_DIMENSIONS = 4
 _FIRST_READ_BYTES = 1024 * 1024
 _DEFAULT_ALIGNMENT = 32
@@ -176,7 +177,9 @@ class _Reader:
         if kind == _STRING:
             return self._read_strings(length, key in self._arrays)
         code = _scalar_code(kind, key)
-        if key in self._arrays and length * struct.calcsize(code) <= len(self._data):
+        if key in self._arrays:
+            if length > MAX_ARRAY:  # as numbers of Python it takes many times its bytes
+                raise _Wrong(f"is damaged: {key!r} claims {length} numbers; download it again")
             return self._unpack(f"{length}{code}")
         self._take_none(length * struct.calcsize(code))
         return SkippedArray(length)

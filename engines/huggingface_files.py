@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,8 @@ def _chat_template(folder: Path, tokenizer: Mapping[str, Any]) -> str | None:
     """The template of a file of its own, else of the tokenizer's; of several the default."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_bytes()[:MAX_JSON_BYTES].decode("utf-8", "replace")
+        with file.open("rb") as opened:
+            return opened.read(MAX_JSON_BYTES).decode("utf-8", "replace")
     template = tokenizer.get("chat_template")
     if isinstance(template, list):
         named = (entry for entry in template if isinstance(entry, dict))
@@ -130,7 +132,8 @@ def _added_tokens(folder: Path, tokenizer: Mapping[str, Any]) -> dict[int, tuple
     return {
         int(key): (token["content"], token.get("special") is True)
         for key, token in entries
-        if isinstance(token.get("content"), str) and str(key).isdecimal()
+        # Ids have a few digits; a hostile key of thousands would be refused by `int`.
+        if isinstance(token.get("content"), str) and re.fullmatch("[0-9]{1,10}", str(key))
     }
 
 

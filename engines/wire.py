@@ -149,6 +149,11 @@ class FrameBuffer:
     def __init__(self) -> None:
         self._data = bytearray()
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether the beginning of a frame is held whose end has not come."""
+        return bool(self._data)
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take what was read; yield the bodies of the frames it completes.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -31,6 +32,8 @@ HEARTBEAT_SECONDS = 0.5
 # thread that runs the model loses more than half of its speed beside a busy one.
 SWITCH_INTERVAL_SECONDS = 0.0005
 _READ_BYTES = 256 * 1024
+# How long the rest of a message may take to come before the running requests go on.
+_REST_MILLISECONDS = 50
 _PR_SET_PDEATHSIG = 1
 
 
@@ -53,9 +56,24 @@ class Connection:
             raise ParentGone from error
 
     def receive(self, is_waiting: bool) -> list[wire.ToChild]:
-        """Return the messages that have come; with `is_waiting`, block until bytes come."""
+        """Return the messages that have come; with `is_waiting`, block until bytes come.
+
+        A message of megabytes comes in dozens of reads. It is waited for: with a step of the
+        model between them, every other command would be stuck behind it for as many steps.
+        """
+        messages = self._read(0 if is_waiting else socket.MSG_DONTWAIT)
+        while not messages and self._frames.is_partial and self._rest_is_coming():
+            messages = self._read(socket.MSG_DONTWAIT)
+        return messages
+
+    def _rest_is_coming(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(_REST_MILLISECONDS))
+
+    def _read(self, flags: int) -> list[wire.ToChild]:
         try:
-            data = self._socket.recv(_READ_BYTES, 0 if is_waiting else socket.MSG_DONTWAIT)
+            data = self._socket.recv(_READ_BYTES, flags)
         except BlockingIOError:
             return []
         except OSError as error:

@@ -68,6 +68,7 @@ class Model:
         if not self._model:
             raise ModelLoadError("; ".join(LOG.take_errors()) or "llama.cpp gave no reason")
         self.vocabulary = Vocabulary(native.llama_model_get_vocab(self._model))
+        self.is_offloaded = bool(n_gpu_layers and native.llama_supports_gpu_offload())
 
     @property
     def pointer(self) -> Any:
@@ -78,6 +79,27 @@ class Model:
     def trained_context_length(self) -> int:
         """Tokens the model was trained on."""
         return int(native.llama_model_n_ctx_train(self._model))
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all weights."""
+        return int(native.llama_model_size(self._model))
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that keys and values of one token take, two for each number.
+
+        As if all layers were like the first: too much for some with attention of several kinds,
+        0 where the first has a recurrent state instead.
+        """
+        width = native.llama_model_n_embd(self._model) // max(
+            native.llama_model_n_head(self._model), 1
+        )
+        prefix = f"{self.metadata('general.architecture')}.attention"
+        lengths = (self.metadata(f"{prefix}.{which}_length") for which in ("key", "value"))
+        per_head = sum(width if length is None else int(length) for length in lengths)
+        heads = native.llama_model_n_layer(self._model) * native.llama_model_n_head_kv(self._model)
+        return int(2 * heads * per_head)
 
     @property
     def generates_text(self) -> bool:
@@ -140,13 +162,19 @@ class Vocabulary:
 
     def tokenize(self, text: bytes) -> list[int]:
         """Return the tokens of a text: user-defined ones may be among them, control tokens not."""
-        size = len(text) + 8
-        tokens = (ctypes.c_int32 * size)()
-        arguments = (self._vocab, text, len(text), tokens, size, False, False)
-        count = _with_stack_for(len(text), lambda: native.llama_tokenize(*arguments))
+        count, tokens = self._tokenize_into(len(text) + 8, text)
+        if count < 0:
+            # A dummy prefix behind each user-defined token can make more tokens than bytes.
+            count, tokens = self._tokenize_into(-count, text)
         if count < 0:
             raise EngineError(f"llama.cpp could not tokenise a text of {len(text)} bytes")
         return tokens[:count]
+
+    def _tokenize_into(self, size: int, text: bytes) -> tuple[int, ctypes.Array[ctypes.c_int32]]:
+        """Return the count of tokens, negative if more than `size`, and the array they are in."""
+        tokens = (ctypes.c_int32 * size)()
+        arguments = (self._vocab, text, len(text), tokens, size, False, False)
+        return _with_stack_for(len(text), lambda: native.llama_tokenize(*arguments)), tokens
 
     def special_id(self, name: str) -> int | None:
         """Return the id of the token with this name; None if there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DEFAULT_SLOTS = 4
 # A token of context costs up to 0.8 MiB per slot in the 13B models of this project's families:
 # a model's own 32k would ask for 100 GB. Longer contexts are a setting away.
 LARGEST_DEFAULT_CONTEXT = 4096
@@ -14,19 +15,19 @@ class LlamaCppOptions:
     """How to load and run one GGUF model. Lengths and sizes are in tokens.
 
     `model_path` is the GGUF file, or the first part of a split one. `n_slots` requests run at
-    once, each with `context_length` of its own, never more than the model was trained on (None:
-    the model's, at most 4096). A step
-    decodes one token for every running request and at most `prefill_chunk` tokens of prompts;
-    `n_batch` is the bound of both together (None: their sum). `max_queue` requests may wait.
-    `n_threads` None is one per physical core. `n_gpu_layers` -1 is all that a GPU build can
-    take. `flash_attn` None leaves it to llama.cpp on a GPU and is off without one: there it is
-    hardly faster, but its rounding lets an answer depend on what runs beside it. `kv_unified`
-    keeps all slots in one buffer: prefixes are shared without copying, but attention scans
-    every slot (1.7 times the CPU time at 16 slots).
+    once (None: 4), each with `context_length` of its own, never more than the model was trained
+    on (None: the model's, at most 4096); where one is None and the memory is short, it is less
+    (`sizing`). A step decodes one token for every running request and at most `prefill_chunk`
+    tokens of prompts; `n_batch` is the bound of both together (None: their sum). `max_queue`
+    requests may wait. `n_threads` None is one per physical core. `n_gpu_layers` -1 is all that a
+    GPU build can take. `flash_attn` None leaves it to llama.cpp on a GPU and is off without one:
+    there it is hardly faster, but its rounding lets an answer depend on what runs beside it.
+    `kv_unified` keeps all slots in one buffer: prefixes are shared without copying, but attention
+    scans every slot (1.7 times the CPU time at 16 slots).
     """
 
     model_path: str
-    n_slots: int = 4
+    n_slots: int | None = None
     context_length: int | None = None
     n_threads: int | None = None
     n_batch: int | None = None
@@ -45,16 +46,16 @@ class LlamaCppOptions:
                 raise ValueError(f"{name} must be at least 1, not {value!r}")
         if self.max_queue < 0:
             raise ValueError(f"max_queue must not be negative, not {self.max_queue!r}")
-        if self.n_batch is not None and self.n_batch <= self.n_slots:
+        n_slots = self.n_slots or DEFAULT_SLOTS
+        if self.n_batch is not None and self.n_batch <= n_slots:
             raise ValueError(
-                f"n_batch ({self.n_batch}) must be larger than n_slots ({self.n_slots}): a step "
+                f"n_batch ({self.n_batch}) must be larger than n_slots ({n_slots}): a step "
                 "holds one token a slot and prompt tokens besides"
             )
 
-    @property
-    def batch_size(self) -> int:
-        """Tokens one step may hold."""
-        return self.n_batch or self.n_slots + self.prefill_chunk
+    def batch_size(self, n_slots: int) -> int:
+        """Return the tokens one step may hold."""
+        return self.n_batch or n_slots + self.prefill_chunk
 
     def resolve_context_length(self, trained: int) -> int:
         """Return the tokens one request may hold, for a model trained on `trained` of them."""

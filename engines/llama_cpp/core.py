@@ -32,6 +32,7 @@ from engines.llama_cpp.prompt import PromptTokenizer
 from engines.llama_cpp.requests import RunningChoice, RunningRequest
 from engines.llama_cpp.sampling import TokenSampler, check_sampling
 from engines.llama_cpp.scheduler import Placement, Scheduler, Sequence, Span
+from engines.llama_cpp.sizing import Size
 from engines.types import (
     Event,
     GenerationRequest,
@@ -43,31 +44,35 @@ from engines.types import (
 
 # Copying a prefix between slots copies a slot's whole buffer; a short prompt is computed faster.
 MIN_COPIED_TOKENS = 32
+# A device that fails this often without one success in between is lost: a new process may help.
+MAX_FAILED_STEPS = 3
 
 
 class LlamaCppCore:
     """A loaded GGUF model and its running requests; see `engines.core.Core`."""
 
-    def __init__(self, model: Model, context: Context, options: LlamaCppOptions) -> None:
-        length = options.resolve_context_length(model.trained_context_length)
+    def __init__(
+        self, model: Model, context: Context, size: Size, options: LlamaCppOptions
+    ) -> None:
         self._model = model
         self._context = context
         self._vocabulary = model.vocabulary
         self._tokenizer = PromptTokenizer(model.vocabulary)
         self._logprobs = LogprobReader(model.vocabulary.pieces, model.vocabulary.names)
         self._scheduler = Scheduler(
-            n_slots=options.n_slots,
-            context_length=length,
-            n_batch=options.batch_size,
+            n_slots=size.n_slots,
+            context_length=size.context_length,
+            n_batch=options.batch_size(size.n_slots),
             prefill_chunk=options.prefill_chunk,
             max_queue=options.max_queue,
             min_copied=0 if options.kv_unified else MIN_COPIED_TOKENS,
         )
-        self._positions = np.arange(length, dtype=np.int32)
+        self._positions = np.arange(size.context_length, dtype=np.int32)
         self._requests: dict[str, RunningRequest] = {}
         self._choices: dict[Sequence, RunningChoice] = {}
+        self._n_failed = 0
         self._is_closed = False
-        self.detail = model.description
+        self.detail = f"{model.description}, {size.n_slots} slots of {size.context_length} tokens"
 
     @property
     def context_length(self) -> int:
@@ -99,7 +104,10 @@ class LlamaCppCore:
         return self._scheduler.has_work()
 
     def step(self) -> list[StepOutput]:
-        """Advance every running request once; a failed computation ends those that were in it."""
+        """Advance every running request once; a failed computation ends those that were in it.
+
+        Raises `DecodeError` after several failures in a row: the core is of no use then.
+        """
         while placement := self._scheduler.admit():
             self._place(placement)
         spans = self._scheduler.plan()
@@ -108,7 +116,11 @@ class LlamaCppCore:
         try:
             self._context.decode(self._fill(spans))
         except DecodeError as error:
+            self._n_failed += 1
+            if self._n_failed >= MAX_FAILED_STEPS:
+                raise
             return self._fail(spans, error)
+        self._n_failed = 0
         self._scheduler.advance(spans)
         return self._collect(spans)
 
@@ -277,5 +289,4 @@ class LlamaCppCore:
 def create_core(**options: Any) -> LlamaCppCore:
     """Load a model; the fields of `LlamaCppOptions` are the options. Raises `ModelLoadError`."""
     settings = LlamaCppOptions(**options)
-    model, context = load(settings)
-    return LlamaCppCore(model, context, settings)
+    return LlamaCppCore(*load(settings), settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 from engines.errors import ModelLoadError
 from engines.llama_cpp.binding import Context, ContextParams, Model
 from engines.llama_cpp.config import LlamaCppOptions
+from engines.llama_cpp.sizing import Size, choose_size, free_memory
 from engines.llama_cpp.threads import default_threads
 
 GGUF_MAGIC = b"GGUF"
@@ -39,21 +40,36 @@ def check_model_file(path: Path) -> None:
         )
 
 
-def load(options: LlamaCppOptions) -> tuple[Model, Context]:
+def load(options: LlamaCppOptions) -> tuple[Model, Context, Size]:
     """Load the weights and make the context. Raises `ModelLoadError`; nothing is left then."""
     path = Path(options.model_path).expanduser()
     check_model_file(path)
+    free = free_memory()  # before the weights take theirs, which is only on first touch
     model = _load_model(path, options)
     try:
-        if not model.generates_text:
-            raise ModelLoadError(
-                f"{path} is {model.description}, which does not generate text from a prompt "
-                "alone: choose another engine with LLM_ENGINE"
-            )
-        return model, _open_context(path, model, options)
+        _check_model(path, model)
+        size = _choose_size(model, options, free)
+        return model, _open_context(path, model, options, size), size
     except ModelLoadError:
         model.close()
         raise
+
+
+def _check_model(path: Path, model: Model) -> None:
+    if not model.generates_text:
+        raise ModelLoadError(
+            f"{path} is {model.description}, which does not generate text from a prompt "
+            "alone: choose another engine with LLM_ENGINE"
+        )
+    if model.trained_context_length < 1:
+        raise ModelLoadError(
+            f"{path} is damaged: its context is {model.trained_context_length} tokens long"
+        )
+
+
+def _choose_size(model: Model, options: LlamaCppOptions, free: int | None) -> Size:
+    rest = None if free is None or model.is_offloaded else free - model.size_bytes
+    return choose_size(options, model.trained_context_length, model.bytes_per_token, rest)
 
 
 def _load_model(path: Path, options: LlamaCppOptions) -> Model:
@@ -66,12 +82,11 @@ def _load_model(path: Path, options: LlamaCppOptions) -> Model:
         ) from error
 
 
-def _open_context(path: Path, model: Model, options: LlamaCppOptions) -> Context:
-    length = options.resolve_context_length(model.trained_context_length)
+def _open_context(path: Path, model: Model, options: LlamaCppOptions, size: Size) -> Context:
     params = ContextParams(
-        n_slots=options.n_slots,
-        context_length=length,
-        n_batch=options.batch_size,
+        n_slots=size.n_slots,
+        context_length=size.context_length,
+        n_batch=options.batch_size(size.n_slots),
         n_threads=options.n_threads or default_threads(),
         kv_unified=options.kv_unified,
         flash_attn=options.flash_attn,
@@ -80,6 +95,6 @@ def _open_context(path: Path, model: Model, options: LlamaCppOptions) -> Context
         return Context(model, params)
     except ModelLoadError as error:
         raise ModelLoadError(
-            f"llama.cpp cannot run {path} with {options.n_slots} slots of {length} tokens: "
-            f"{error}. Lower the number of slots or the context length to need less memory"
+            f"llama.cpp cannot run {path} with {size.n_slots} slots of {size.context_length} "
+            f"tokens: {error}. Lower the number of slots or the context length to need less memory"
         ) from error
