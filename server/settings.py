@@ -77,7 +77,9 @@ class Settings(BaseSettings):
         default=256, ge=0, le=100_000, description="Requests per model that may wait; then 503."
     )
     max_position_embeddings: int | None = Field(
-        default=None, ge=16, description="Context length in tokens; default is the model's own."
+        default=None,
+        ge=16,
+        description="Context length in tokens; default is the model's own, at most 4096.",
     )
     llama_cpp_threads: int | None = Field(
         default=None, ge=1, le=512, description="CPU threads of the llama.cpp engine."
