@@ -135,7 +135,10 @@ def invalid_body(error: ValidationError) -> ApiError:
     param = param_of(item["loc"])
     if item["type"] == "missing":
         return ApiError(
-            400, "A required field is missing.", param=param, code="missing_required_parameter"
+            400,
+            f"The field {param} is required.",
+            param=param,
+            code="missing_required_parameter",
         )
     cause = item.get("ctx", {}).get("error")
     if isinstance(cause, FieldError):

@@ -109,8 +109,8 @@ def locate(spec: ModelSpec) -> Path:
         path = spec.path.expanduser()
         if not path.exists():
             raise SettingsError(
-                f"LLM_MODEL_PATH: {path} does not exist; set it to the GGUF file or the folder "
-                f"that holds the weights of {spec.name}"
+                f"LLM_MODEL_PATH, or the path of {spec.name} in MODELS_FILE: {path} does not "
+                f"exist; set it to the GGUF file or the folder that holds the weights"
             )
         return path.resolve()
     if spec.name == BUILT_IN:
@@ -119,6 +119,7 @@ def locate(spec: ModelSpec) -> Path:
         if ".." not in candidate.parts and candidate.exists():
             return candidate
     raise SettingsError(
-        f"LLM_MODEL={spec.name!r}: no weights found. Set LLM_MODEL_PATH to a GGUF file, put one "
-        f"at models/{spec.name}.gguf, or serve the built-in model with LLM_MODEL={BUILT_IN}"
+        f"LLM_MODEL={spec.name!r}: no weights found. Set LLM_MODEL_PATH to a GGUF file (with "
+        f"several models: give each its path in models.toml), put one at "
+        f"models/{spec.name}.gguf, or serve the built-in model with LLM_MODEL={BUILT_IN}"
     )

@@ -175,7 +175,8 @@ def _parse_server(value: str) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ValueError(f"{value!r} is not an address such as 127.0.0.1:8000") from error
-    if not host or port == 0 or parts.scheme not in {"http", "https"}:
+    is_number = host is not None and host.isdigit()  # a bare port, which would be a host name
+    if not host or is_number or port == 0 or parts.scheme not in {"http", "https"}:
         raise ValueError(f"{value!r} is not an address such as 127.0.0.1:8000")
     return host, 8000 if port is None else port
 

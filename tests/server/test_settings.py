@@ -43,6 +43,7 @@ def test_the_env_file_is_data(tmp_path: Path) -> None:
     [
         ("MODEL_SERVER=nowhere:port", "MODEL_SERVER"),
         ("MODEL_SERVER=ftp://h:1", "MODEL_SERVER"),
+        ("MODEL_SERVER=9000", "MODEL_SERVER"),
         ("MODEL_SERVER=127.0.0.1:0", "MODEL_SERVER"),
         ("LLM_MODEL=../etc/passwd", "LLM_MODEL"),
         ("LLM_MODEL=a,a", "LLM_MODEL"),
