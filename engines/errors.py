@@ -57,14 +57,24 @@ class ContextLengthExceeded(InvalidRequest):
 
     code = "context_length_exceeded"
 
-    def __init__(self, limit: int, prompt_tokens: int, max_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        limit: int,
+        prompt_tokens: int,
+        max_tokens: int | None = None,
+        *,
+        is_lower_bound: bool = False,
+    ) -> None:
         asked = prompt_tokens + (max_tokens or 0)
         detail = f"{prompt_tokens} in the messages"
         if max_tokens is not None:
             detail += f", {max_tokens} in the completion"
+        # A prompt that cannot fit is not tokenised to its end, so there may be more.
+        bound = "at least " if is_lower_bound else ""
         super().__init__(
             f"This model's maximum context length is {limit} tokens. However, you requested "
-            f"{asked} tokens ({detail}). Please reduce the length of the messages or completion.",
+            f"{bound}{asked} tokens ({detail}). Please reduce the length of the messages or "
+            "completion.",
             param="messages",
         )
         self.limit = limit

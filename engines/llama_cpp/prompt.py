@@ -78,7 +78,7 @@ class PromptTokenizer:
         characters = sum(len(part.text) for part in prompt.parts if isinstance(part, Text))
         at_least = characters // self._vocabulary.longest
         if at_least > limit:
-            raise ContextLengthExceeded(limit, at_least)
+            raise ContextLengthExceeded(limit, at_least, is_lower_bound=True)
 
     def _encode_parts(self, prompt: PartsPrompt) -> list[int]:
         names = {part.token for part in prompt.parts if isinstance(part, Special)}

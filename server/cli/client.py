@@ -159,7 +159,7 @@ class Client:
             yield
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             if is_loopback(httpx2.URL(self.base_url).host):
-                hint = f"no server at {self.base_url}: start one with `parlm serve`"
+                hint = f"no server at {self.base_url}: start one with `make serve` or `parlm serve`"
                 raise NoServer(hint) from error
             reason = str(error) or "no connection"
             raise NoServer(f"no server at {self.base_url}: {reason}") from error

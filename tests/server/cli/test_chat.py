@@ -100,7 +100,7 @@ def test_no_server(chat: Chat) -> None:
     command = ["chat", "--base-url", "http://127.0.0.1:9", "hi"]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 1
-    expected = "no server at http://127.0.0.1:9/v1: start one with `parlm serve`"
+    expected = "no server at http://127.0.0.1:9/v1: start one with `make serve` or `parlm serve`"
     assert result.stderr.strip() == expected
 
 

@@ -236,7 +236,7 @@ def test_no_server_on_this_machine(free_port: int) -> None:
     url = f"http://127.0.0.1:{free_port}/v1"
     with Client(url) as client, pytest.raises(NoServer) as caught:
         client.models()
-    assert str(caught.value) == f"no server at {url}: start one with `parlm serve`"
+    assert str(caught.value) == f"no server at {url}: start one with `make serve` or `parlm serve`"
 
 
 def test_no_server_elsewhere() -> None:
