@@ -108,7 +108,7 @@ def test_events_arrive_as_they_were_sent(sent: tuple[Event, ...]) -> None:
 def make_error(kind: type[EngineError]) -> EngineError:
     """An error of a class, with something for each argument of its constructor."""
     values: dict[str, Any] = {"int": 7, "int | None": 7, "str": "x", "str | None": "x"}
-    values["Sequence[str]"] = ["a", "b"]
+    values |= {"Sequence[str]": ["a", "b"], "bool": True}
     if "__init__" not in vars(kind) and kind.__init__ is Exception.__init__:
         return kind("it went wrong")
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
