@@ -92,6 +92,7 @@ def _refuse_unsupported(request: GenerationRequest) -> None:
     """Raise `UnsupportedParameter` for what a repetition of the prompt cannot honour."""
     sampling = request.sampling
     refused: dict[str, bool] = {
+        "echo": sampling.echo,
         "logprobs": sampling.logprobs is not None,
         "logit_bias": bool(sampling.logit_bias),
         "presence_penalty": sampling.presence_penalty != 0,

@@ -110,7 +110,8 @@ class SamplingParams:
     `max_tokens` None means up to the end of the context. `logprobs` None asks for none, 0 for
     those of the chosen tokens, k for the k likeliest beside each. `logit_bias` holds pairs of
     token id and bias. `stop` strings are not part of the answer. With a `seed`, choice i of
-    `n` uses seed + i.
+    `n` uses seed + i. `echo` shows the prompt in front of each answer, with its logprobs if
+    `logprobs` are asked for; `max_tokens` may then be 0.
     """
 
     temperature: float = 1.0
@@ -129,19 +130,22 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()
     logprobs: int | None = None
     n: int = 1
+    echo: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One request to an engine. `extra` holds fields only some engines can honour, by wire name.
 
-    An engine that cannot honour a parameter or an extra raises `UnsupportedParameter`.
+    Of those that wait, a lower `priority` is served first, as in vLLM. An engine that cannot
+    honour a parameter or an extra raises `UnsupportedParameter`.
     """
 
     request_id: str
     prompt: Prompt
     sampling: SamplingParams = SamplingParams()
     extra: Mapping[str, object] = field(default_factory=dict)
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +159,13 @@ class TopLogprob:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """The chosen token's natural-log probability before sampling, and the likeliest beside it."""
+    """The chosen token's natural-log probability before sampling, and the likeliest beside it.
+
+    `logprob` is None for the first token of an echoed prompt only: nothing precedes it.
+    """
 
     token: str
-    logprob: float
+    logprob: float | None
     bytes: bytes
     top: tuple[TopLogprob, ...] = ()
 

@@ -107,18 +107,25 @@ class WireRequest(_Struct, frozen=True):
     prompt: WirePrompt
     sampling: SamplingParams
     extra: dict[str, Any]
+    priority: int = 0
 
 
 def pack_request(request: GenerationRequest, request_id: str) -> WireRequest:
     """Turn a request into its wire form, under an id that is unique on this connection."""
     return WireRequest(
-        request_id, pack_prompt(request.prompt), request.sampling, dict(request.extra)
+        request_id,
+        pack_prompt(request.prompt),
+        request.sampling,
+        dict(request.extra),
+        request.priority,
     )
 
 
 def unpack_request(wire: WireRequest) -> GenerationRequest:
     """Turn the wire form back into the request."""
-    return GenerationRequest(wire.request_id, unpack_prompt(wire.prompt), wire.sampling, wire.extra)
+    return GenerationRequest(
+        wire.request_id, unpack_prompt(wire.prompt), wire.sampling, wire.extra, wire.priority
+    )
 
 
 class WireTopLogprob(_Struct, frozen=True):
@@ -133,7 +140,7 @@ class WireTokenLogprob(_Struct, frozen=True):
     """A `TokenLogprob`."""
 
     token: str
-    logprob: float
+    logprob: float | None
     data: bytes
     top: tuple[WireTopLogprob, ...]
 

@@ -8,6 +8,7 @@ from typing import assert_never
 
 from msgspec import UNSET
 
+from engines.errors import EngineError
 from engines.types import (
     Event,
     Finish,
@@ -55,12 +56,19 @@ def logprob_bodies(logprobs: tuple[TokenLogprob, ...]) -> list[LogprobBody]:
     return [
         LogprobBody(
             token.token,
-            token.logprob,
+            _known(token),
             list(token.bytes),
             [TopLogprobBody(top.token, top.logprob, list(top.bytes)) for top in token.top],
         )
         for token in logprobs
     ]
+
+
+def _known(token: TokenLogprob) -> float:
+    """Return the logprob of a generated token: only an echoed prompt begins with one without."""
+    if token.logprob is None:
+        raise EngineError("a generated token has no logprob")
+    return token.logprob
 
 
 class ChatChunks:

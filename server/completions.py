@@ -36,17 +36,19 @@ class TextOffsets:
 
 def text_logprobs(logprobs: Sequence[TokenLogprob], offsets: TextOffsets) -> TextLogprobs:
     """Return the wire form of the log probabilities that come next in a choice."""
-    likeliest = [_likeliest(token) for token in logprobs if token.top]
+    likeliest = [_likeliest(token) for token in logprobs]
     return TextLogprobs(
         [token.token for token in logprobs],
         [token.logprob for token in logprobs],
-        likeliest or None,
+        likeliest if any(likeliest) else None,
         [offsets.add(token) for token in logprobs],
     )
 
 
-def _likeliest(token: TokenLogprob) -> dict[str, float]:
-    """The chosen token is always among them, as OpenAI says."""
+def _likeliest(token: TokenLogprob) -> dict[str, float] | None:
+    """The chosen token is always among them, as OpenAI says; none where none were measured."""
+    if token.logprob is None or not token.top:
+        return None
     return {top.token: top.logprob for top in token.top} | {token.token: token.logprob}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, assert_never
 
 import anyio
@@ -46,7 +47,6 @@ _NEUTRAL: Mapping[str, object] = {
     "modalities": ["text"],
     "verbosity": "medium",
     "parallel_tool_calls": True,
-    "echo": False,
     "best_of": 1,
     "suffix": "",
 }
@@ -65,25 +65,30 @@ async def chat_request(
     logprobs = (wire.top_logprobs or 0) if wire.logprobs else None
     max_tokens = wire.max_completion_tokens or wire.max_tokens
     sampling = _sampling(wire, model.adapter, prompt, logprobs, max_tokens)
-    return GenerationRequest(request_id, prompt, sampling, _chat_extra(wire))
+    return GenerationRequest(request_id, prompt, sampling, _chat_extra(wire), wire.priority or 0)
 
 
 def text_requests(
     wire: CompletionRequest, model: ServedModel, request_id: str
 ) -> list[GenerationRequest]:
     """Make one request for each prompt of the body."""
-    extra = _unknown(wire) | _asked({"echo": wire.echo, "suffix": wire.suffix})
+    extra = _unknown(wire) | _asked({"suffix": wire.suffix})
     if wire.best_of is not None and wire.best_of != (wire.n or 1):
         extra["best_of"] = wire.best_of
     max_tokens = 16 if wire.max_tokens is None else wire.max_tokens  # OpenAI's default
-    sampling = [
-        (prompt, _sampling(wire, model.adapter, prompt, wire.logprobs, max_tokens))
-        for prompt in _prompts(wire)
-    ]
-    return [
-        GenerationRequest(f"{request_id}-{i}" if i else request_id, prompt, params, extra)
-        for i, (prompt, params) in enumerate(sampling)
-    ]
+    requests = []
+    for i, prompt in enumerate(_prompts(wire)):
+        params = _sampling(wire, model.adapter, prompt, wire.logprobs, max_tokens)
+        requests.append(
+            GenerationRequest(
+                f"{request_id}-{i}" if i else request_id,
+                prompt,
+                replace(params, echo=bool(wire.echo)),
+                extra,
+                wire.priority or 0,
+            )
+        )
+    return requests
 
 
 def offered_tools(wire: ChatCompletionRequest) -> tuple[Tool, ...]:

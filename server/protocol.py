@@ -169,6 +169,7 @@ class SamplingFields(Wire):
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
     logit_bias: Annotated[dict[str, Bias] | None, _at_most(1024)] = None
     user: Annotated[str, Field(max_length=1024)] | None = None
+    priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | None = None
 
     @field_validator("logit_bias")
     @classmethod
@@ -243,10 +244,17 @@ class CompletionRequest(SamplingFields):
         | Annotated[Many[TokenIds], Field(min_length=1, max_length=64), Tag("lists of ids")],
         Discriminator(_form_of),
     ]
+    max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool | None = None
     suffix: str | None = None
     best_of: Annotated[int, Field(ge=1, le=8)] | None = None
+
+    @model_validator(mode="after")
+    def _nothing_to_generate_needs_echo(self) -> CompletionRequest:
+        if self.max_tokens == 0 and not self.echo:
+            raise FieldError("max_tokens", "max_tokens may be 0 only with echo")
+        return self
 
 
 def json_schemas() -> dict[str, Any]:

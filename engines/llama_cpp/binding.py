@@ -23,6 +23,8 @@ LOG = NativeLog()
 
 # Bytes; no tokenizer overflows an ordinary stack on so little.
 _SHORT_TEXT = 8192
+# Bytes; for more, a second copy in memory costs more than it spares.
+_LARGEST_STATE = 256 * 2**20
 
 
 @native.llama_log_callback  # type: ignore[untyped-decorator, unused-ignore]
@@ -46,12 +48,18 @@ class DecodeError(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class ContextParams:
-    """The size and manner of a context; lengths in tokens. See `LlamaCppOptions`."""
+    """The size and manner of a context; lengths in tokens. See `LlamaCppOptions`.
+
+    Of one step's tokens, `n_outputs` (None: one a slot) may have logits. With `kv_unified` all
+    slots share `n_cells` (None: `context_length` each).
+    """
 
     n_slots: int
     context_length: int
     n_batch: int
     n_threads: int
+    n_outputs: int | None = None
+    n_cells: int | None = None
     kv_unified: bool = False
     flash_attn: bool | None = None
 
@@ -109,6 +117,19 @@ class Model:
             and not native.llama_model_has_encoder(self._model)
             and not native.llama_model_is_diffusion(self._model)
         )
+
+    @property
+    def can_forget_a_part(self) -> bool:
+        """Tell whether the last tokens of a slot can be dropped; a recurrent state has no parts."""
+        return not (
+            native.llama_model_is_recurrent(self._model)
+            or native.llama_model_is_hybrid(self._model)
+        )
+
+    @property
+    def has_window(self) -> bool:
+        """Tell whether some layers attend to the newest tokens only."""
+        return bool(native.llama_model_n_swa(self._model))
 
     @property
     def description(self) -> str:
@@ -240,7 +261,11 @@ class Context:
             raise ModelLoadError("; ".join(LOG.take_errors()) or "llama.cpp gave no reason")
         self._memory = native.llama_get_memory(self._context)
         self._unified = params.kv_unified
+        # Through the processor's memory a state is moved as large as it is; llama.cpp's own copy
+        # between slots moves the slots' whole buffers, but stays on the device.
+        self._moves_state = not (params.kv_unified or model.is_offloaded or model.has_window)
         self._n_vocab = model.vocabulary.n_tokens
+        self._state = (ctypes.c_uint8 * 0)()
         self.batch = Batch(params.n_batch)
 
     @property
@@ -282,10 +307,21 @@ class Context:
     def copy(self, source: int, slot: int, length: int) -> int:
         """Make a slot hold the first `length` tokens of another; return how many it holds."""
         native.llama_memory_seq_rm(self._memory, slot, -1, -1)
-        # Between slots with buffers of their own only whole sequences can be copied.
-        end = length if self._unified else -1
-        native.llama_memory_seq_cp(self._memory, source, slot, -1, end)
+        if not (self._moves_state and self._move_state(source, slot)):
+            # Between slots with buffers of their own only whole sequences can be copied.
+            end = length if self._unified else -1
+            native.llama_memory_seq_cp(self._memory, source, slot, -1, end)
         return self.keep(slot, length)
+
+    def _move_state(self, source: int, slot: int) -> bool:
+        """Copy all that a slot holds into an empty one; tell whether that was done."""
+        size = native.llama_state_seq_get_size(self._context, source)
+        if size > _LARGEST_STATE:
+            return False
+        if size > len(self._state):
+            self._state = (ctypes.c_uint8 * size)()
+        native.llama_state_seq_get_data(self._context, self._state, size, source)
+        return bool(native.llama_state_seq_set_data(self._context, self._state, size, slot))
 
     def held(self, slot: int) -> int:
         """Return how many tokens a slot holds."""
@@ -366,16 +402,15 @@ def _load_mode(use_mmap: bool, use_mlock: bool) -> int:
 
 def _context_params(params: ContextParams) -> Any:
     result = native.llama_context_default_params()
-    result.n_ctx = params.n_slots * _padded(params.context_length)
+    result.n_ctx = _padded(params.n_cells or params.n_slots * _padded(params.context_length))
     result.n_seq_max = params.n_slots
     result.n_batch = params.n_batch
     result.n_ubatch = min(params.n_batch, 512)
     result.n_threads = result.n_threads_batch = params.n_threads
     result.kv_unified = params.kv_unified
     result.no_perf = True
-    # One row of logits a slot: without these the output buffers are sized for whole batches.
-    result.n_outputs_max = params.n_slots
-    result.n_outputs_max_per_seq = 1
+    # Without it the output buffers are sized for whole batches.
+    result.n_outputs_max = params.n_outputs or params.n_slots
     result.flash_attn_type = _flash_attention(params.flash_attn)
     return result
 

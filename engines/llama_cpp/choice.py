@@ -58,6 +58,15 @@ class Choice:
             return self._end("length", shown)
         return self._show(shown)
 
+    @property
+    def may_grow(self) -> bool:
+        """Tell whether any token may be generated."""
+        return self._limits.max_tokens > 0
+
+    def end(self) -> list[Event]:
+        """End the answer here, because it may not grow; return what shows that."""
+        return self._end("length", "")
+
     def _decode(self, token: int, logprob: TokenLogprob | None) -> str:
         start = self._n_decoded
         text = self._decoder.push(self._pieces[token])

@@ -8,42 +8,28 @@ attention that depends, in the last digits, on what else is in the batch.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence as Many
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engines.core import StepOutput
-from engines.errors import (
-    ContextLengthExceeded,
-    EngineError,
-    EngineUnavailable,
-    InvalidParameter,
-    InvalidRequest,
-    UnsupportedParameter,
-)
+from engines.errors import EngineError, EngineUnavailable, InvalidRequest
 from engines.llama_cpp.binding import Context, DecodeError, Model
-from engines.llama_cpp.choice import Choice, Limits
-from engines.llama_cpp.config import LlamaCppOptions
+from engines.llama_cpp.config import PROMPT_OUTPUTS, LlamaCppOptions
+from engines.llama_cpp.drafting import Drafter, PromptLookup
+from engines.llama_cpp.intake import Intake
 from engines.llama_cpp.loading import load
 from engines.llama_cpp.logprobs import LogprobReader
-from engines.llama_cpp.prompt import PromptTokenizer
+from engines.llama_cpp.pace import Pace
+from engines.llama_cpp.picking import Outputs, TokenPicker
 from engines.llama_cpp.requests import RunningChoice, RunningRequest
-from engines.llama_cpp.sampling import TokenSampler, check_sampling
-from engines.llama_cpp.scheduler import Placement, Scheduler, Sequence, Span
+from engines.llama_cpp.scheduler import Placement, Scheduler, Span
 from engines.llama_cpp.sizing import Size
-from engines.types import (
-    Event,
-    GenerationRequest,
-    PartsPrompt,
-    Prompt,
-    SamplingParams,
-    TokenLogprob,
-)
+from engines.llama_cpp.slots import Sequence, Sharing
+from engines.types import Event, GenerationRequest, Prompt
 
-# Copying a prefix between slots copies a slot's whole buffer; a short prompt is computed faster.
-MIN_COPIED_TOKENS = 32
 # A device that fails this often without one success in between is lost: a new process may help.
 MAX_FAILED_STEPS = 3
 
@@ -56,17 +42,22 @@ class LlamaCppCore:
     ) -> None:
         self._model = model
         self._context = context
-        self._vocabulary = model.vocabulary
-        self._tokenizer = PromptTokenizer(model.vocabulary)
-        self._logprobs = LogprobReader(model.vocabulary.pieces, model.vocabulary.names)
+        logprobs = LogprobReader(model.vocabulary.pieces, model.vocabulary.names)
+        self._intake = Intake(model.vocabulary, logprobs, size.context_length)
+        self._picker = TokenPicker(context, logprobs)
         self._scheduler = Scheduler(
             n_slots=size.n_slots,
             context_length=size.context_length,
             n_batch=options.batch_size(size.n_slots),
             prefill_chunk=options.prefill_chunk,
             max_queue=options.max_queue,
-            min_copied=0 if options.kv_unified else MIN_COPIED_TOKENS,
+            n_cells=options.n_cells or 0,
+            prompt_outputs=PROMPT_OUTPUTS,
+            sharing=Sharing(can_cut=model.can_forget_a_part),
         )
+        self._pace = Pace(options.step_seconds, options.prefill_chunk)
+        self._drafter = _drafter(model, options)
+        self._draft_tokens, self._draft_slots = options.draft_tokens, options.draft_slots
         self._positions = np.arange(size.context_length, dtype=np.int32)
         self._requests: dict[str, RunningRequest] = {}
         self._choices: dict[Sequence, RunningChoice] = {}
@@ -85,13 +76,11 @@ class LlamaCppCore:
             raise EngineUnavailable("the llama_cpp engine is closed")
         if request.request_id in self._requests:
             raise InvalidRequest(f"request id {request.request_id!r} is in use")
-        for name in request.extra:
-            raise UnsupportedParameter(name, "llama_cpp")
         self._scheduler.check_room()
-        prompt = self._tokenizer.encode(request.prompt, self.context_length)
-        check_sampling(request.sampling, self._vocabulary.n_tokens)
-        max_tokens = self._max_tokens(len(prompt), request.sampling.max_tokens)
-        self._start(request, np.array(prompt, np.int32), self._limits(request, max_tokens))
+        running = self._intake.prepare(request)
+        self._requests[request.request_id] = running
+        self._choices.update((choice.sequence, choice) for choice in running.choices)
+        self._scheduler.submit([choice.sequence for choice in running.choices])
 
     def cancel(self, request_id: str) -> None:
         """Drop a request and free what it held; unknown ids are ignored."""
@@ -110,11 +99,13 @@ class LlamaCppCore:
         """
         while placement := self._scheduler.admit():
             self._place(placement)
-        spans = self._scheduler.plan()
+        generating = self._scheduler.generating()
+        self._draft(generating)
+        spans = self._scheduler.plan(self._pace.budget(len(generating)))
         if not spans:
             return []
         try:
-            self._context.decode(self._fill(spans))
+            self._decode(spans)
         except DecodeError as error:
             self._n_failed += 1
             if self._n_failed >= MAX_FAILED_STEPS:
@@ -128,64 +119,22 @@ class LlamaCppCore:
         """Token ids exactly as a request with this prompt would use them."""
         if self._is_closed:
             raise EngineUnavailable("the llama_cpp engine is closed")
-        return tuple(self._tokenizer.encode(prompt))
+        return tuple(self._intake.tokenizer.encode(prompt))
 
     def close(self) -> None:
         """Free the model; safe to call twice."""
         for request in list(self._requests.values()):
             self._drop(request)
         self._is_closed = True
+        if self._drafter is not None:
+            self._drafter.close()
         self._context.close()
         self._model.close()
 
-    def _max_tokens(self, n_prompt: int, asked: int | None) -> int:
-        """Return how many tokens a choice may generate. Raises `ContextLengthExceeded`."""
-        if asked is not None and asked < 1:
-            raise InvalidParameter("max_tokens", f"max_tokens must be at least 1, not {asked}")
-        # Every answer has one token at least.
-        if n_prompt + (asked or 1) > self.context_length:
-            raise ContextLengthExceeded(self.context_length, n_prompt, asked)
-        return asked or self.context_length - n_prompt
-
-    def _limits(self, request: GenerationRequest, max_tokens: int) -> Limits:
-        """Return when the request's choices end.
-
-        `ignore_eos` is for the model's end-of-generation tokens and the template's stop tokens;
-        what the client named in `stop` and `stop_token_ids` still ends the answer.
-        """
-        params, prompt = request.sampling, request.prompt
-        end_tokens = set(params.stop_token_ids)
-        stops = params.stop
-        if not params.ignore_eos:
-            end_tokens |= self._vocabulary.end_tokens
-        if isinstance(prompt, PartsPrompt):
-            stops += prompt.stop
-            stop_ids = self._tokenizer.special_ids(prompt.stop_tokens)
-            end_tokens.update(() if params.ignore_eos else stop_ids)
-        return Limits(max_tokens, params.min_tokens, frozenset(end_tokens), stops)
-
-    def _start(self, request: GenerationRequest, prompt: NDArray[np.int32], limits: Limits) -> None:
-        """Make the request's choices and hand their sequences to the scheduler."""
-        params = request.sampling
-        running = RunningRequest(request.request_id, len(prompt), params.logprobs, [])
-        leader: Sequence | None = None
-        for index in range(params.n):
-            sequence = Sequence(request.request_id, prompt, leader)
-            sampler = self._sampler(params, index, prompt, limits)
-            choice = Choice(index, limits, self._vocabulary.pieces)
-            running.choices.append(RunningChoice(running, sequence, sampler, choice))
-            leader = leader or sequence
-        self._requests[request.request_id] = running
-        self._choices.update((choice.sequence, choice) for choice in running.choices)
-        self._scheduler.submit([choice.sequence for choice in running.choices])
-
-    def _sampler(
-        self, params: SamplingParams, index: int, prompt: NDArray[np.int32], limits: Limits
-    ) -> TokenSampler:
-        return TokenSampler(params, index, self._vocabulary.n_tokens, prompt, limits.end_tokens)
-
     def _place(self, placement: Placement) -> None:
         """Make the memory of a slot hold what its sequence will build on."""
+        for evicted in placement.evicted:
+            self._context.keep(evicted.id, 0)
         slot, source, length = placement.slot, placement.source, placement.length
         if source is slot:
             cached = self._context.keep(slot.id, length)
@@ -194,66 +143,65 @@ class LlamaCppCore:
         if cached != length:
             self._scheduler.correct(placement, cached)
 
+    def _draft(self, generating: Many[Sequence]) -> None:
+        """Guess what comes next in the answers, unless too many would share the guessing."""
+        if self._drafter is None or len(generating) > self._draft_slots:
+            return
+        slots = {each.slot: each for each in generating if each.slot is not None}
+        guesses = self._drafter.propose(dict.fromkeys(slots, self._draft_tokens))
+        for slot, tokens in guesses.items():
+            self._scheduler.draft(slots[slot], tokens[: self._draft_tokens])
+
+    def _decode(self, spans: Many[Span]) -> None:
+        """Run a step. Raises `DecodeError`."""
+        n_prompt = sum(span.n_tokens for span in spans if span.is_prompt)
+        started = time.perf_counter()
+        self._context.decode(self._fill(spans))
+        self._pace.note(n_prompt, time.perf_counter() - started)
+
     def _fill(self, spans: Many[Span]) -> int:
         """Write the spans into the batch; return its number of rows."""
         batch, row = self._context.batch, 0
         for span in spans:
-            end = row + span.stop - span.start
+            end = row + span.n_tokens
             batch.tokens[row:end] = span.slot.tokens[span.start : span.stop]
             batch.positions[row:end] = self._positions[span.start : span.stop]
             batch.slots[row:end] = span.slot.id
-            batch.outputs[row:end] = 0
-            batch.outputs[end - 1] = span.has_output
+            batch.outputs[row : end - span.n_outputs] = 0
+            batch.outputs[end - span.n_outputs : end] = 1
             row = end
         return row
 
     def _collect(self, spans: Many[Span]) -> list[StepOutput]:
-        """Choose the next token of every span that has an output; say what came of it."""
+        """Choose the next tokens of all that generate; say what came of it."""
+        if not any(span.n_outputs for span in spans):
+            return []
+        choices = [self._choices[span.sequence] for span in spans]
         events: dict[RunningRequest, list[Event]] = {}
-        for running, token, logprob in self._sample(spans):
-            shown = running.choice.accept(token, logprob)
-            events.setdefault(running.request, []).extend(shown)
-            if running.choice.reason is None:
-                running.sampler.accept(token)
-                self._scheduler.append(running.sequence, token)
+        for each in self._picker.split(choices, spans):
+            if each.span.is_prompt:
+                each.running.read_prompt(each.logits)
             else:
-                events[running.request] += self._end(running)
+                events.setdefault(each.running.request, []).extend(self._grow(each))
         return [StepOutput(r.request_id, tuple(list_)) for r, list_ in events.items() if list_]
 
-    def _sample(self, spans: Many[Span]) -> list[tuple[RunningChoice, int, TokenLogprob | None]]:
-        """Return the next token of each choice whose newest token was decoded."""
-        rows: list[tuple[RunningChoice, int]] = []
-        end = 0
-        for span in spans:
-            end += span.stop - span.start
-            if span.has_output:
-                rows.append((self._choices[span.sequence], end - 1))
-        if not rows:
-            return []
-        logits = self._context.logits(len(rows))
-        measured = [self._prepare(running, logits[i]) for i, (running, _) in enumerate(rows)]
-        likeliest = logits.argmax(axis=1).tolist()
-        result = []
-        for i, (running, batch_row) in enumerate(rows):
-            chain = running.sampler.chain
-            token = likeliest[i] if chain is None else chain.sample(self._context, batch_row)
-            result.append((running, token, self._logprob(running.request, measured[i], token)))
-        return result
-
-    def _prepare(
-        self, running: RunningChoice, row: NDArray[np.float32]
-    ) -> NDArray[np.float32] | None:
-        """Adjust a row for sampling; return the model's own logits if they are asked for."""
-        raw = row.copy() if running.request.n_top is not None else None
-        running.sampler.adjust(row)
-        return raw
-
-    def _logprob(
-        self, request: RunningRequest, raw: NDArray[np.float32] | None, token: int
-    ) -> TokenLogprob | None:
-        if raw is None or request.n_top is None:
-            return None
-        return self._logprobs.read(raw, token, request.n_top)
+    def _grow(self, outputs: Outputs) -> list[Event]:
+        """Let a choice grow by a token, and by those behind it that were rightly guessed."""
+        running, slot = outputs.running, outputs.span.slot
+        events = running.take_echo()
+        if not running.choice.may_grow:
+            return [*events, *running.choice.end(), *self._end(running)]
+        for row in range(outputs.span.n_outputs):
+            pick = self._picker.pick(outputs, row)
+            events += running.choice.accept(pick.token, pick.logprob)
+            if running.choice.reason is not None:
+                return events + self._end(running)
+            running.sampler.accept(pick.token)
+            if not self._scheduler.append(running.sequence, pick.token):
+                break
+        if outputs.span.n_outputs > 1:
+            self._context.keep(slot.id, slot.cached)
+        return events
 
     def _end(self, running: RunningChoice) -> list[Event]:
         """Free a choice that has ended; return the usage if it was the request's last."""
@@ -284,6 +232,13 @@ class LlamaCppCore:
         for request in failed:
             self._drop(request)
         return [StepOutput(r.request_id, error=EngineError(str(error))) for r in failed]
+
+
+def _drafter(model: Model, options: LlamaCppOptions) -> Drafter | None:
+    """Return what guesses tokens; nothing can for a memory that cannot drop wrong guesses."""
+    if options.speculation is None or not model.can_forget_a_part:
+        return None
+    return PromptLookup()
 
 
 def create_core(**options: Any) -> LlamaCppCore:

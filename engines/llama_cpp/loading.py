@@ -88,6 +88,8 @@ def _open_context(path: Path, model: Model, options: LlamaCppOptions, size: Size
         context_length=size.context_length,
         n_batch=options.batch_size(size.n_slots),
         n_threads=options.n_threads or default_threads(),
+        n_outputs=options.max_outputs(size.n_slots),
+        n_cells=options.n_cells,
         kv_unified=options.kv_unified,
         flash_attn=options.flash_attn,
     )

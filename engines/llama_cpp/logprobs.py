@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.types import TokenLogprob, TopLogprob
+from engines.types import TextDelta, TokenLogprob, TopLogprob
 
 # OpenAI's value for "very unlikely"; minus infinity is no JSON.
 LEAST_LOGPROB = -9999.0
@@ -41,9 +41,45 @@ class LogprobReader:
             top=tuple(self._top(int(i), logits[i] - total) for i in likeliest),
         )
 
+    def unmeasured(self, token: int) -> TokenLogprob:
+        """Return a token without a logprob."""
+        piece = self._pieces[token]
+        return TokenLogprob(piece.decode("utf-8", "replace"), None, piece)
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes a token adds to the text."""
+        return self._pieces[token]
+
     def _top(self, token: int, logprob: float) -> TopLogprob:
         name = self._names[token]
         return TopLogprob(name.decode("utf-8", "replace"), _bounded(logprob), name)
+
+
+class PromptEcho:
+    """The text of a prompt as an answer begins with it, for a request that asked for `echo`.
+
+    With `n_top` each token has the log-probability the model gave it, and so many likeliest;
+    but for the first, which nothing precedes. `read` is to see all rows, in order.
+    """
+
+    def __init__(self, reader: LogprobReader, prompt: NDArray[np.int32], n_top: int | None) -> None:
+        self._reader = reader
+        self._prompt = prompt
+        self._n_top = n_top
+        self._tokens: list[TokenLogprob] = []
+        if n_top is not None:
+            self._tokens.append(reader.unmeasured(int(prompt[0])))
+
+    def read(self, rows: NDArray[np.float32]) -> None:
+        """Take the logits behind the next tokens of the prompt."""
+        for row in rows:
+            token = int(self._prompt[len(self._tokens)])
+            self._tokens.append(self._reader.read(row, token, self._n_top or 0))
+
+    def event(self, index: int) -> TextDelta:
+        """Return the event that shows the prompt, for choice `index`."""
+        text = b"".join(self._reader.piece(int(token)) for token in self._prompt)
+        return TextDelta(index, text.decode("utf-8", "replace"), tuple(self._tokens))
 
 
 class LogprobQueue:

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engines.llama_cpp.choice import Choice
+from engines.llama_cpp.logprobs import PromptEcho
 from engines.llama_cpp.sampling import TokenSampler
-from engines.llama_cpp.scheduler import Sequence
-from engines.types import Usage
+from engines.llama_cpp.slots import Sequence
+from engines.types import Event, Usage
 
 
 @dataclass(eq=False, slots=True)
 class RunningChoice:
-    """One choice with all that it holds."""
+    """One choice with all that it holds. `echo` is the prompt it has yet to show, if asked."""
 
     request: RunningRequest
     sequence: Sequence
     sampler: TokenSampler
     choice: Choice
+    echo: PromptEcho | None = None
+
+    def read_prompt(self, rows: NDArray[np.float32]) -> None:
+        """Take the logits behind the next tokens of the prompt."""
+        if self.echo is not None:
+            self.echo.read(rows)
+
+    def take_echo(self) -> list[Event]:
+        """Return what shows the prompt, once."""
+        echo, self.echo = self.echo, None
+        return [echo.event(self.choice.index)] if echo is not None else []
 
 
 @dataclass(eq=False, slots=True)

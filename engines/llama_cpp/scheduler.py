@@ -1,13 +1,13 @@
-"""Who runs next: slots, the waiting queue, and what each step decodes. Pure policy.
+"""Who runs next: the waiting queue, the slots, and what each step decodes. Pure policy.
 
-A *slot* is one sequence of the model's memory (KV cache). A *sequence* is one choice of one
-request; it waits, is placed in a slot in the order it came, and leaves it when it ends. What it
-computed stays in the slot until another sequence needs the room, so that a prompt beginning
-the same way (the next turn of a chat) is not computed again.
+Sequences are placed in slots by priority, then in the order they came (`slots` says what these
+are). One whose prompt begins as another's does takes over what that one computed: by going on in
+its slot if it is idle, else by a copy. If it is still being computed, the sequence *follows*: it
+holds its slot and waits for that part instead of computing it again.
 
 Each step takes the running sequences' newest tokens first, then prompt tokens in the order of
-admission, never more than `prefill_chunk` of them: a long prompt neither stalls the answers
-that run beside it nor delays a cancellation by more than one chunk.
+admission, never more than a budget: a long prompt neither stalls the answers that run beside it
+nor delays a cancellation by more than one step.
 
 The last token of a prompt is always decoded by itself, as the generated ones are, because the
 kernels for many rows round differently from those for one. So the first token of an answer does
@@ -17,87 +17,77 @@ all but that token, are what they would be one by one.
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engines.errors import EngineOverloaded
-
-TokenArray = NDArray[np.int32]
-
-
-@dataclass(eq=False, slots=True)
-class Slot:
-    """One sequence of the model's memory, and the tokens that are or will be in it.
-
-    Of `tokens` the first `length` are known and the first `cached` are computed.
-    """
-
-    id: int
-    tokens: TokenArray
-    length: int = 0
-    cached: int = 0
-    sequence: Sequence | None = None
-    last_used: int = 0
-
-    def shared_with(self, prompt: TokenArray) -> int:
-        """Return how many leading tokens of `prompt` are computed here; the last never counts."""
-        limit = min(self.cached, len(prompt) - 1)
-        differs = self.tokens[:limit] != prompt[:limit]
-        return int(differs.argmax()) if differs.any() else limit
-
-
-@dataclass(eq=False, slots=True)
-class Sequence:
-    """One choice of one request. The choices after the first name it as their `leader`.
-
-    `reused` counts the prompt tokens that were in memory when it was placed.
-    """
-
-    request_id: str
-    prompt: TokenArray
-    leader: Sequence | None = None
-    slot: Slot | None = None
-    reused: int = 0
+from engines.llama_cpp.slots import Prefix, Sequence, Sharing, Slot
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
     """An order to the memory: `slot` must hold the first `length` tokens of `source`, no more.
 
-    `source` may be the slot itself. A memory that can keep fewer reports it with
-    `Scheduler.correct`.
+    `source` may be the slot itself. `evicted` slots are to be emptied before. A memory that can
+    keep fewer tokens reports it with `Scheduler.correct`.
     """
 
     slot: Slot
     source: Slot
     length: int
+    evicted: tuple[Slot, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
     """Tokens [start, stop) of a slot to decode in this step.
 
-    `has_output` says that it is one token, the newest known: its logits choose the next.
+    The logits of the last `n_outputs` of them are wanted. For a sequence that generates these
+    are its newest token and those drafted behind it; for a prompt all or none.
     """
 
     slot: Slot
     sequence: Sequence
     start: int
     stop: int
-    has_output: bool
+    n_outputs: int
+
+    @property
+    def n_tokens(self) -> int:
+        """Rows that it takes of the batch."""
+        return self.stop - self.start
+
+    @property
+    def is_prompt(self) -> bool:
+        """Tell whether more of the prompt is to be computed before anything is generated."""
+        return self.stop < len(self.sequence.prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """A sequence waits for a prefix that `leader` is computing."""
+
+    leader: Sequence
+    prefix: Prefix
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether the leader has come so far, or has left."""
+        return self.leader.slot is not self.prefix.slot or self.prefix.is_computed
 
 
 @dataclass(eq=False, slots=True)
 class Scheduler:
-    """Admits sequences first come, first served, and composes steps.
+    """Admits sequences and composes steps. Lengths and sizes are in tokens.
 
-    `context_length` and `n_batch` (tokens a step may hold) bound it; `max_queue` is how many
-    requests may wait beyond those the free slots will take at once. `min_copied` is the
-    shortest prefix, in tokens, worth copying from one slot to another.
+    A step holds at most `n_batch` tokens, `prefill_chunk` of prompts, and `prompt_outputs` of
+    prompts whose logits are wanted. Running sequences together may grow to `n_cells` (0: each
+    slot has `context_length` of its own); what idle slots hold is given up for that, least
+    recently used first. `max_queue` is how many requests may wait beyond those the free slots
+    will take at once.
     """
 
     n_slots: int
@@ -105,15 +95,21 @@ class Scheduler:
     n_batch: int
     prefill_chunk: int
     max_queue: int
-    min_copied: int = 0
+    n_cells: int = 0
+    prompt_outputs: int = 32
+    sharing: Sharing = field(default_factory=Sharing)
     slots: tuple[Slot, ...] = field(init=False)
-    _waiting: deque[Sequence] = field(init=False, default_factory=deque)
+    _waiting: list[Sequence] = field(init=False, default_factory=list)
     _running: dict[Sequence, Slot] = field(init=False, default_factory=dict)
+    _following: dict[Sequence, Following] = field(init=False, default_factory=dict)
     _clock: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         if self.n_batch <= self.n_slots or self.prefill_chunk < 1:
             raise ValueError("a step must hold one token a slot and one of a prompt besides")
+        self.n_cells = self.n_cells or self.n_slots * self.context_length
+        if self.n_cells < self.context_length:
+            raise ValueError("the memory must hold one sequence of full length")
         self.slots = tuple(
             Slot(i, np.zeros(self.context_length, np.int32)) for i in range(self.n_slots)
         )
@@ -132,6 +128,10 @@ class Scheduler:
         """Tell whether a step would advance anything."""
         return bool(self._waiting or self._running)
 
+    def generating(self) -> list[Sequence]:
+        """Return the running sequences whose prompt is computed, in the order of admission."""
+        return [s for s, slot in self._running.items() if slot.length - slot.cached == 1]
+
     def check_room(self) -> None:
         """Raise `EngineOverloaded` unless one more request may wait."""
         waiting = len({sequence.request_id for sequence in self._waiting})
@@ -141,62 +141,90 @@ class Scheduler:
             )
 
     def submit(self, sequences: Many[Sequence]) -> None:
-        """Queue the choices of one request, the leader first. See `check_room`."""
+        """Queue the choices of one request. See `check_room`."""
         self.check_room()
-        self._waiting.extend(sequences)
+        for sequence in sequences:
+            self._clock += 1
+            sequence.number = self._clock
+            sequence.max_length = sequence.max_length or self.context_length
+            insort(self._waiting, sequence, key=lambda each: (each.priority, each.number))
 
     def admit(self) -> Placement | None:
-        """Move the next waiting sequence into a free slot; None when it must wait.
+        """Place the next sequence, or let one that follows catch up; None when all must wait.
 
         Call it until None, and have the memory follow each placement before the next: what one
         slot holds decides what another can copy from it.
         """
+        for sequence, following in list(self._following.items()):
+            if following.is_over and (placement := self._catch_up(sequence)):
+                return placement
         if not self._waiting or len(self._running) == self.n_slots:
             return None
-        if self._is_held(self._waiting[0]):
+        if self._reserved() + self._waiting[0].max_length > self.n_cells:
             return None
-        return self._place(self._waiting.popleft())
+        return self._place(self._waiting.pop(0))
 
     def correct(self, placement: Placement, cached: int) -> None:
         """Note that the memory could keep only `cached` tokens of a placement."""
-        placement.slot.cached = cached
-        if placement.slot.sequence is not None:
-            placement.slot.sequence.reused = cached
+        self._hold(placement.slot, cached)
 
-    def plan(self) -> list[Span]:
-        """Compose the next step: one newest token per running sequence, then prompt tokens."""
-        spans: list[Span] = []
-        prefilling: list[tuple[Sequence, Slot]] = []
+    def draft(self, sequence: Sequence, tokens: Many[int]) -> None:
+        """Guess the tokens behind the newest of a generating sequence, to be decoded with it."""
+        slot = self._running[sequence]
+        tokens = tokens[: sequence.max_length - slot.length]
+        slot.tokens[slot.length : slot.length + len(tokens)] = tokens
+        slot.n_drafted = len(tokens)
+
+    def plan(self, budget: int | None = None) -> list[Span]:
+        """Compose the next step: the newest tokens and their drafts, then prompt tokens.
+
+        At most `budget` prompt tokens; None and too many are `prefill_chunk`.
+        """
+        spans = [self._newest(sequence) for sequence in self.generating()]
+        room = self.n_batch - sum(span.n_tokens for span in spans)
+        budget = min(self.prefill_chunk if budget is None else budget, self.prefill_chunk, room)
+        outputs = self.prompt_outputs
         for sequence, slot in self._running.items():
-            if slot.length - slot.cached == 1:
-                spans.append(Span(slot, sequence, slot.cached, slot.length, True))
-            else:
-                prefilling.append((sequence, slot))
-        budget = min(self.prefill_chunk, self.n_batch - len(spans))
-        for sequence, slot in prefilling:
-            if budget <= 0:
-                break
-            stop = min(slot.length - 1, slot.cached + budget)
-            budget -= stop - slot.cached
-            spans.append(Span(slot, sequence, slot.cached, stop, False))
+            if slot.length - slot.cached == 1 or sequence in self._following:
+                continue
+            size = min(slot.length - 1 - slot.cached, budget)
+            if sequence.needs_logits:
+                size = min(size, outputs)
+                outputs -= size
+            if size > 0:
+                budget -= size
+                start, n_outputs = slot.cached, size if sequence.needs_logits else 0
+                spans.append(Span(slot, sequence, start, start + size, n_outputs))
         return spans
 
     def advance(self, spans: Many[Span]) -> None:
-        """Note that the spans of a plan are computed."""
+        """Note that the spans of a plan are computed. Drafts count once they are confirmed."""
         for span in spans:
-            span.slot.cached = span.stop
+            span.slot.cached = min(span.stop, span.slot.length)
 
-    def append(self, sequence: Sequence, token: int) -> None:
-        """Add a generated token to a running sequence; the next step decodes it."""
+    def append(self, sequence: Sequence, token: int) -> bool:
+        """Add a generated token; tell whether it was drafted.
+
+        One that was is computed already, and the step has logits for what comes next. Else the
+        next step decodes it, and all that was drafted behind is void.
+        """
         slot = self._running[sequence]
+        is_drafted = slot.n_drafted > 0 and int(slot.tokens[slot.length]) == token
         slot.tokens[slot.length] = token
         slot.length += 1
+        if is_drafted:
+            slot.cached += 1
+            slot.n_drafted -= 1
+        else:
+            slot.n_drafted = 0
+        return is_drafted
 
     def release(self, sequence: Sequence, *, forget: bool = False) -> None:
         """End a sequence, waiting or running; ended ones are ignored.
 
         `forget` drops what its slot computed, after the memory lost it.
         """
+        self._following.pop(sequence, None)
         slot = self._running.pop(sequence, None)
         if slot is None:
             if sequence in self._waiting:
@@ -205,32 +233,102 @@ class Scheduler:
         if forget:
             slot.cached = 0
         self._clock += 1
-        slot.length, slot.last_used = slot.cached, self._clock
+        slot.length, slot.n_drafted, slot.last_used = slot.cached, 0, self._clock
         slot.sequence = sequence.slot = None
 
-    def _is_held(self, sequence: Sequence) -> bool:
-        """Tell whether a sequence should wait: its leader is computing their common prompt."""
-        leader = sequence.leader.slot if sequence.leader is not None else None
-        return leader is not None and leader.cached < len(sequence.prompt) - 1
+    def _newest(self, sequence: Sequence) -> Span:
+        slot = self._running[sequence]
+        n_outputs = 1 + slot.n_drafted
+        return Span(slot, sequence, slot.cached, slot.cached + n_outputs, n_outputs)
+
+    def _reserved(self) -> int:
+        """Return the tokens to which all running sequences may grow."""
+        return sum(sequence.max_length for sequence in self._running)
 
     def _place(self, sequence: Sequence) -> Placement:
-        """Put a sequence into the free slot that spares the most work."""
-        idle = [slot for slot in self.slots if slot.sequence is None]
-        shared = {slot: slot.shared_with(sequence.prompt) for slot in idle}
-        slot = max(idle, key=lambda slot: (shared[slot], -slot.last_used))
-        source, length = slot, shared[slot]
-        leader = sequence.leader.slot if sequence.leader is not None else None
-        if leader is not None:
-            common = leader.shared_with(sequence.prompt)
-            if common >= length + max(self.min_copied, 1):
-                slot = min(idle, key=lambda slot: slot.last_used)
-                source, length = leader, common
-        self._occupy(slot, sequence, length)
-        return Placement(slot, source, length)
-
-    def _occupy(self, slot: Slot, sequence: Sequence, cached: int) -> None:
+        """Put a sequence into an idle slot, with as much of its prompt as can be had at once."""
+        idle = sorted((s for s in self.slots if s.sequence is None), key=lambda s: s.last_used)
+        slot, source, length = idle[0], idle[0], 0
+        if not sequence.needs_logits:
+            slot, source, length = self._choose(sequence, idle)
+        leader = source.sequence
+        slot.sequence, sequence.slot = sequence, slot
+        slot.tokens[: len(sequence.prompt)] = sequence.prompt
         slot.length = len(sequence.prompt)
-        slot.tokens[: slot.length] = sequence.prompt
-        slot.cached, slot.sequence = cached, sequence
-        sequence.slot, sequence.reused = slot, cached
         self._running[sequence] = slot
+        prefix = Prefix(source, length)
+        if leader is not None and not prefix.is_computed:
+            self._following[sequence] = Following(leader, prefix)
+            source, length = slot, 0
+        evicted = self._evict(source)
+        if source in evicted:
+            source, length = slot, 0
+        self._hold(slot, length)
+        return Placement(slot, source, length, evicted)
+
+    def _choose(self, sequence: Sequence, idle: Many[Slot]) -> tuple[Slot, Slot, int]:
+        """Return the slot for a sequence, and the slot and length of the prefix it begins with.
+
+        It goes on in an idle slot if that mostly holds its prefix, as the slot of the last turn
+        of a chat does. A slot that holds much else is rather copied from.
+        """
+        prompt, oldest = sequence.prompt, idle[0]
+        own = self.sharing.best(idle, prompt) or Prefix(oldest, 0)
+        if own.slot is not oldest and 2 * own.length < own.slot.length:
+            held = self.sharing.offered(oldest, prompt)
+            is_copied = self.sharing.is_worth_copying(own, held)
+            choice = (oldest, own.slot, own.length) if is_copied else (oldest, oldest, held)
+        else:
+            choice = own.slot, own.slot, own.length
+        live = self.sharing.best(self._leaders(sequence), prompt)
+        if live is not None and self.sharing.is_worth_copying(live, choice[2]):
+            choice = oldest, live.slot, live.length
+        return choice
+
+    def _leaders(self, sequence: Sequence) -> list[Slot]:
+        """Return the slots it may wait for: those of sequences placed before it.
+
+        Were it any, two could wait for each other.
+        """
+        leaders = []
+        for running, slot in self._running.items():
+            if running is sequence:
+                break
+            leaders.append(slot)
+        return leaders
+
+    def _catch_up(self, sequence: Sequence) -> Placement | None:
+        """Give a sequence the prefix it waited for, or the best there is if its leader left.
+
+        None if it has to wait for another, or shall compute the prompt itself.
+        """
+        del self._following[sequence]
+        slot = self._running[sequence]
+        idle = [each for each in self.slots if each.sequence is None]
+        best = self.sharing.best([*idle, *self._leaders(sequence)], sequence.prompt)
+        if best is None or not self.sharing.is_worth_copying(best, slot.cached):
+            return None
+        if not best.is_computed and best.slot.sequence is not None:
+            self._following[sequence] = Following(best.slot.sequence, best)
+            return None
+        self._hold(slot, best.length)
+        return Placement(slot, best.slot, best.length)
+
+    def _hold(self, slot: Slot, cached: int) -> None:
+        slot.cached = cached
+        if slot.sequence is not None:
+            slot.sequence.reused = cached
+
+    def _evict(self, source: Slot) -> tuple[Slot, ...]:
+        """Empty idle slots until there is room for all that runs; `source` last."""
+        idle = [each for each in self.slots if each.sequence is None]
+        idle.sort(key=lambda each: (each is source, each.last_used))
+        over = self._reserved() + sum(each.cached for each in idle) - self.n_cells
+        evicted = []
+        for each in idle:
+            if over <= 0:
+                break
+            over -= each.cached
+            each.cached = each.length = 0
+            evicted.append(each)
+        return tuple(evicted)

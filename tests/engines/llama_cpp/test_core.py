@@ -57,6 +57,11 @@ def tokens_of(text: list[TokenLogprob]) -> list[bytes]:
     return [entry.bytes for entry in text]
 
 
+def measured(token: TokenLogprob) -> float:
+    assert token.logprob is not None
+    return token.logprob
+
+
 def assert_same_tokens(ours: list[TokenLogprob], theirs: list[TokenLogprob]) -> None:
     """The same greedy tokens, up to a first place where two were as good as equally likely.
 
@@ -184,7 +189,7 @@ def test_ignore_eos_goes_on_to_the_limit(core: LlamaCppCore) -> None:
 
 
 def test_stop_tokens_of_the_prompt_and_of_the_request_end(core: LlamaCppCore) -> None:
-    user = core._vocabulary.special_id("<|user|>")
+    user = core._model.vocabulary.special_id("<|user|>")
     assert user is not None
     parts = PartsPrompt((Text("the"),), stop_tokens=("<|user|>",))
     for text, sampling in (
@@ -260,9 +265,9 @@ def test_penalties_change_the_answer(core: LlamaCppCore) -> None:
 
 
 def test_logit_bias_bars_and_forces(core: LlamaCppCore) -> None:
-    assert answer(core, "the", force(77)) == core._vocabulary.pieces[77].decode() * 24
+    assert answer(core, "the", force(77)) == core._model.vocabulary.pieces[77].decode() * 24
     first = logprobs(run(core, request("the", replace(GREEDY, logprobs=0)))["a"])[0]
-    token = core._vocabulary.pieces.index(first.bytes)
+    token = core._model.vocabulary.pieces.index(first.bytes)
     barred = replace(GREEDY, logit_bias=((token, -100.0),), logprobs=0)
     assert logprobs(run(core, request("the", barred))["a"])[0].bytes != first.bytes
 
@@ -274,8 +279,8 @@ def test_logprobs_are_the_models_own(core: LlamaCppCore) -> None:
     for ours, theirs in zip(forced.top, plain.top, strict=True):
         assert ours.bytes == theirs.bytes
         assert ours.logprob == pytest.approx(theirs.logprob, abs=0.05)
-    assert forced.bytes == core._vocabulary.pieces[77]
-    assert forced.logprob < plain.logprob
+    assert forced.bytes == core._model.vocabulary.pieces[77]
+    assert measured(forced) < measured(plain)
 
 
 def test_logprobs_hold_for_every_shown_token(core: LlamaCppCore) -> None:
@@ -288,7 +293,7 @@ def test_logprobs_hold_for_every_shown_token(core: LlamaCppCore) -> None:
     assert len(joined) - len(text_of(events)) < 12
     for entry in entries:
         assert len(entry.top) == 20
-        assert entry.logprob <= entry.top[0].logprob <= 0
+        assert measured(entry) <= entry.top[0].logprob <= 0
         assert [top.logprob for top in entry.top] == sorted(
             (top.logprob for top in entry.top), reverse=True
         )
@@ -421,10 +426,10 @@ def test_an_id_in_use_is_refused(core: LlamaCppCore) -> None:
 def test_tokenize_shows_what_a_request_uses(core: LlamaCppCore) -> None:
     parts = PartsPrompt((Text("the </s>"), Special("</s>"), Text("<|user|>")))
     ids = core.tokenize(parts)
-    assert ids[0] == core._vocabulary.bos
+    assert ids[0] == core._model.vocabulary.bos
     assert ids.count(EOS) == 1
-    assert core._vocabulary.special_id("<|user|>") not in ids
-    assert b"".join(core._vocabulary.pieces[i] for i in ids) == b"the </s><|user|>"
+    assert core._model.vocabulary.special_id("<|user|>") not in ids
+    assert b"".join(core._model.vocabulary.pieces[i] for i in ids) == b"the </s><|user|>"
     assert usage(run(core, request(parts))["a"]).prompt_tokens == len(ids)
 
 
