@@ -15,6 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.core import StepOutput
+from engines.decoding.choice import Choice, Limits
+from engines.decoding.logprobs import LogprobReader
+from engines.decoding.prompt import PromptTokenizer
 from engines.errors import (
     ContextLengthExceeded,
     EngineError,
@@ -24,11 +27,8 @@ from engines.errors import (
     UnsupportedParameter,
 )
 from engines.llama_cpp.binding import Context, DecodeError, Model
-from engines.llama_cpp.choice import Choice, Limits
 from engines.llama_cpp.config import LlamaCppOptions
 from engines.llama_cpp.loading import load
-from engines.llama_cpp.logprobs import LogprobReader
-from engines.llama_cpp.prompt import PromptTokenizer
 from engines.llama_cpp.requests import RunningChoice, RunningRequest
 from engines.llama_cpp.sampling import TokenSampler, check_sampling
 from engines.llama_cpp.scheduler import Placement, Scheduler, Sequence, Span

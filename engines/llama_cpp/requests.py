@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engines.llama_cpp.choice import Choice
+from engines.decoding.choice import Choice
 from engines.llama_cpp.sampling import TokenSampler
 from engines.llama_cpp.scheduler import Sequence
 from engines.types import Usage
