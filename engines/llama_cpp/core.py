@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from engines.core import StepOutput
+from engines.decoding.logprobs import LogprobReader
 from engines.errors import EngineError, EngineUnavailable, InvalidRequest
 from engines.llama_cpp.binding import Context, DecodeError, Model
 from engines.llama_cpp.config import PROMPT_OUTPUTS, LlamaCppOptions
 from engines.llama_cpp.drafting import Drafter, PromptLookup
 from engines.llama_cpp.intake import Intake
 from engines.llama_cpp.loading import load
-from engines.llama_cpp.logprobs import LogprobReader
 from engines.llama_cpp.pace import Pace
 from engines.llama_cpp.picking import Outputs, TokenPicker
 from engines.llama_cpp.requests import RunningChoice, RunningRequest

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.decoding.choice import Choice, Limits
+from engines.decoding.logprobs import LogprobReader, PromptEcho
+from engines.decoding.prompt import PromptTokenizer
 from engines.errors import ContextLengthExceeded, InvalidParameter, UnsupportedParameter
 from engines.llama_cpp.binding import Vocabulary
-from engines.llama_cpp.choice import Choice, Limits
-from engines.llama_cpp.logprobs import LogprobReader, PromptEcho
-from engines.llama_cpp.prompt import PromptTokenizer
 from engines.llama_cpp.requests import RunningChoice, RunningRequest
 from engines.llama_cpp.sampling import TokenSampler, check_sampling
 from engines.llama_cpp.slots import Sequence

@@ -8,7 +8,7 @@ from engines.errors import ModelLoadError
 from engines.llama_cpp.binding import Context, ContextParams, Model
 from engines.llama_cpp.config import LlamaCppOptions
 from engines.llama_cpp.sizing import Size, choose_size, free_memory
-from engines.llama_cpp.threads import default_threads
+from engines.threads import default_threads
 
 GGUF_MAGIC = b"GGUF"
 # The formats llama.cpp read before GGUF (August 2023); as they stand in the file.

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.decoding.logprobs import LogprobReader
 from engines.llama_cpp.binding import Context
-from engines.llama_cpp.logprobs import LogprobReader
 from engines.llama_cpp.requests import RunningChoice
 from engines.llama_cpp.scheduler import Span
 from engines.types import TokenLogprob

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.llama_cpp.choice import Choice
-from engines.llama_cpp.logprobs import PromptEcho
+from engines.decoding.choice import Choice
+from engines.decoding.logprobs import PromptEcho
 from engines.llama_cpp.sampling import TokenSampler
 from engines.llama_cpp.slots import Sequence
 from engines.types import Event, Usage

@@ -11,7 +11,7 @@ from engines.types import MessagesPrompt, PartsPrompt, Prompt, Special, Text, To
 
 
 class Tokens(Protocol):
-    """What is needed of a vocabulary; see `binding.Vocabulary`."""
+    """What is needed of a vocabulary."""
 
     n_tokens: int
     longest: int
@@ -62,7 +62,7 @@ class PromptTokenizer:
                 ids = self._check_ids(token_ids)
             case MessagesPrompt():
                 raise InvalidRequest(
-                    "the 'llama_cpp' engine needs a rendered prompt, not messages", "messages"
+                    "this engine needs a rendered prompt, not messages", "messages"
                 )
             case _:
                 assert_never(prompt)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.llama_cpp.choice import Choice, Limits
+from engines.decoding.choice import Choice, Limits
 from engines.types import Event, Finish, TextDelta, TokenLogprob
 
 END = 0

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from engines.llama_cpp.logprobs import LEAST_LOGPROB, LogprobQueue, LogprobReader
+from engines.decoding.logprobs import LEAST_LOGPROB, LogprobQueue, LogprobReader
 from engines.types import TokenLogprob
 
 PIECES = [b"a", b"b", b"\xe6", b""]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.llama_cpp.stops import StopScanner
+from engines.decoding.stops import StopScanner
 
 few_letters = st.text("ab\n", max_size=30)
 stop_lists = st.lists(st.text("ab\n", min_size=1, max_size=5), max_size=4)

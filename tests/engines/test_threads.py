@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.llama_cpp import threads
+from engines import threads
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.llama_cpp.detokenize import Utf8Decoder
+from engines.decoding.detokenize import Utf8Decoder
 
 
 def decode(pieces: list[bytes]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How many threads llama.cpp should use when nobody said."""
+"""How many threads a model that runs on the processor should use when nobody said."""
 
 from __future__ import annotations
 

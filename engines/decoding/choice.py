@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from engines.llama_cpp.detokenize import Utf8Decoder
-from engines.llama_cpp.logprobs import LogprobQueue
-from engines.llama_cpp.stops import StopScanner
+from engines.decoding.detokenize import Utf8Decoder
+from engines.decoding.logprobs import LogprobQueue
+from engines.decoding.stops import StopScanner
 from engines.types import Event, Finish, FinishReason, TextDelta, TokenLogprob
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from engines.decoding.prompt import PromptTokenizer
 from engines.errors import ContextLengthExceeded, InvalidParameter, InvalidRequest
-from engines.llama_cpp.prompt import PromptTokenizer
 from engines.types import Message, MessagesPrompt, PartsPrompt, Prompt, Special, Text, TokensPrompt
 
 BOS, END, USER = 300, 301, 302

@@ -1,0 +1,1 @@
+"""What engines that decode tokens themselves share: prompts, stops, text, log-probabilities."""
