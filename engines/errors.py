@@ -3,6 +3,7 @@
 EngineError
 ├── UnknownEngine            no engine of that name is registered
 ├── MissingDependency        the engine's library is not installed
+├── InvalidOption            an option of the engine is unknown or has a wrong value
 ├── ModelLoadError           the weights cannot be loaded: file, format, memory
 ├── InvalidRequest           this request cannot be run; another could
 │   ├── ContextLengthExceeded
@@ -36,6 +37,14 @@ class MissingDependency(EngineError):
 
     def __init__(self, engine: str, library: str, remedy: str) -> None:
         super().__init__(f"the {engine!r} engine needs {library}, which is not installed: {remedy}")
+
+
+class InvalidOption(EngineError):
+    """An option of the engine is unknown or has a wrong value. `option` is its name, or empty."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(f"{option}: {message}" if option else message)
+        self.option = option
 
 
 class ModelLoadError(EngineError):

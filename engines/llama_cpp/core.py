@@ -33,6 +33,7 @@ from engines.llama_cpp.requests import RunningChoice, RunningRequest
 from engines.llama_cpp.sampling import TokenSampler, check_sampling
 from engines.llama_cpp.scheduler import Placement, Scheduler, Sequence, Span
 from engines.llama_cpp.sizing import Size
+from engines.options import read_options
 from engines.types import (
     Event,
     GenerationRequest,
@@ -288,5 +289,5 @@ class LlamaCppCore:
 
 def create_core(**options: Any) -> LlamaCppCore:
     """Load a model; the fields of `LlamaCppOptions` are the options. Raises `ModelLoadError`."""
-    settings = LlamaCppOptions(**options)
+    settings = read_options(LlamaCppOptions, options)
     return LlamaCppCore(*load(settings), settings)
