@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,15 @@ from llama_cpp import llama_cpp as native
 from numpy.typing import NDArray
 
 from engines.errors import EngineError, ModelLoadError
+from engines.llama_cpp.config import KvType
 from engines.llama_cpp.log import NativeLog
 
 LOG = NativeLog()
+
+_KV_TYPES: Mapping[KvType, int] = {
+    **{"f32": native.GGML_TYPE_F32, "f16": native.GGML_TYPE_F16},
+    **{"q8_0": native.GGML_TYPE_Q8_0, "q4_0": native.GGML_TYPE_Q4_0},
+}
 
 # Bytes; no tokenizer overflows an ordinary stack on so little.
 _SHORT_TEXT = 8192
@@ -54,6 +60,7 @@ class ContextParams:
     n_threads: int
     kv_unified: bool = False
     flash_attn: bool | None = None
+    kv_type: KvType = "f16"
 
 
 class Model:
@@ -86,8 +93,8 @@ class Model:
         return int(native.llama_model_size(self._model))
 
     @property
-    def bytes_per_token(self) -> int:
-        """Bytes that keys and values of one token take, two for each number.
+    def kv_numbers_per_token(self) -> int:
+        """How many numbers the keys and values of one token are.
 
         As if all layers were like the first: too much for some with attention of several kinds,
         0 where the first has a recurrent state instead.
@@ -99,7 +106,7 @@ class Model:
         lengths = (self.metadata(f"{prefix}.{which}_length") for which in ("key", "value"))
         per_head = sum(width if length is None else int(length) for length in lengths)
         heads = native.llama_model_n_layer(self._model) * native.llama_model_n_head_kv(self._model)
-        return int(2 * heads * per_head)
+        return int(heads * per_head)
 
     @property
     def generates_text(self) -> bool:
@@ -377,6 +384,7 @@ def _context_params(params: ContextParams) -> Any:
     result.n_outputs_max = params.n_slots
     result.n_outputs_max_per_seq = 1
     result.flash_attn_type = _flash_attention(params.flash_attn)
+    result.type_k = result.type_v = _KV_TYPES[params.kv_type]
     return result
 
 

@@ -69,7 +69,8 @@ def _check_model(path: Path, model: Model) -> None:
 
 def _choose_size(model: Model, options: LlamaCppOptions, free: int | None) -> Size:
     rest = None if free is None or model.is_offloaded else free - model.size_bytes
-    return choose_size(options, model.trained_context_length, model.bytes_per_token, rest)
+    per_token = options.kv_bytes(model.kv_numbers_per_token)
+    return choose_size(options, model.trained_context_length, per_token, rest)
 
 
 def _load_model(path: Path, options: LlamaCppOptions) -> Model:
@@ -89,12 +90,16 @@ def _open_context(path: Path, model: Model, options: LlamaCppOptions, size: Size
         n_batch=options.batch_size(size.n_slots),
         n_threads=options.n_threads or default_threads(),
         kv_unified=options.kv_unified,
-        flash_attn=options.flash_attn,
+        flash_attn=options.kv_is_quantised or options.flash_attn,
+        kv_type=options.kv_type,
     )
     try:
         return Context(model, params)
     except ModelLoadError as error:
+        remedy = "Lower the number of slots or the context length to need less memory"
+        if options.kv_is_quantised:
+            remedy += f", or set kv_type to f16 if the model does not take {options.kv_type}"
         raise ModelLoadError(
             f"llama.cpp cannot run {path} with {size.n_slots} slots of {size.context_length} "
-            f"tokens: {error}. Lower the number of slots or the context length to need less memory"
+            f"tokens: {error}. {remedy}"
         ) from error
