@@ -149,8 +149,9 @@ def _fingerprint(
     about = (engine, _version(engine), type(adapter).__qualname__, sorted(options.items()))
     digest.update(repr(about).encode())
     digest.update((description.chat_template or "").encode())
-    if description.path and Path(description.path).is_file():
-        digest.update(weights_digest(Path(description.path)))
+    adapters = [lora["path"] for lora in options.get("lora", ())]
+    for path in filter(Path.is_file, map(Path, [description.path, *adapters])):
+        digest.update(weights_digest(path))
     return f"fp_{digest.hexdigest()[:12]}"
 
 

@@ -74,6 +74,7 @@ class Model:
         self._model = native.llama_model_load_from_file(path.encode(), params)
         if not self._model:
             raise ModelLoadError("; ".join(LOG.take_errors()) or "llama.cpp gave no reason")
+        self._adapters: list[tuple[Any, float]] = []
         self.vocabulary = Vocabulary(native.llama_model_get_vocab(self._model))
         self.is_offloaded = bool(n_gpu_layers and native.llama_supports_gpu_offload())
 
@@ -133,8 +134,23 @@ class Model:
             native.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace") if size >= 0 else None
 
+    def add_lora(self, path: str, scale: float) -> None:
+        """Load an adapter, which counts in every context opened later. Raises `ModelLoadError`."""
+        LOG.take_errors()
+        adapter = native.llama_adapter_lora_init(self._model, path.encode())
+        if not adapter:
+            raise ModelLoadError("; ".join(LOG.take_errors()) or "llama.cpp gave no reason")
+        self._adapters.append((adapter, scale))
+
+    def apply_adapters(self, context: Any) -> None:
+        """Let the adapters count in a C context."""
+        adapters, scales = zip(*self._adapters, strict=True) if self._adapters else ((), ())
+        pointers = (native.llama_adapter_lora_p_ctypes * len(adapters))(*adapters)
+        factors = (ctypes.c_float * len(scales))(*scales)
+        native.llama_set_adapters_lora(context, pointers, len(adapters), factors)
+
     def close(self) -> None:
-        """Free the weights; contexts must be closed before."""
+        """Free the weights and adapters; contexts must be closed before."""
         if self._model:
             native.llama_model_free(self._model)
             self._model = None
@@ -245,6 +261,7 @@ class Context:
         self._context = native.llama_init_from_model(model.pointer, _context_params(params))
         if not self._context:
             raise ModelLoadError("; ".join(LOG.take_errors()) or "llama.cpp gave no reason")
+        model.apply_adapters(self._context)
         self._memory = native.llama_get_memory(self._context)
         self._unified = params.kv_unified
         self._n_vocab = model.vocabulary.n_tokens

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 KvType = Literal["f16", "f32", "q8_0", "q4_0"]
 
@@ -17,6 +20,16 @@ DEFAULT_SLOTS = 4
 # A token of context costs up to 0.8 MiB per slot in the 13B models of this project's families:
 # a model's own 32k would ask for 100 GB. Longer contexts are a setting away.
 LARGEST_DEFAULT_CONTEXT = 4096
+
+
+class Lora(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A LoRA adapter in a GGUF file, and how strongly it counts: 1 is as it was trained.
+
+    A struct, so that a misspelt key in a configuration is no silent default.
+    """
+
+    path: str
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +46,7 @@ class LlamaCppOptions:
     there it is hardly faster, but its rounding lets an answer depend on what runs beside it.
     `kv_type` is the format of keys and values in memory: q8_0 takes 53 % and q4_0 28 % of f16, at
     some loss of precision; quantised ones need flash attention, which they switch on.
+    The `lora` adapters are added to the weights for every request, without being merged into them.
     `kv_unified` keeps all slots in one buffer: prefixes are shared without copying, but attention
     scans every slot (1.7 times the CPU time at 16 slots).
     """
@@ -50,6 +64,7 @@ class LlamaCppOptions:
     kv_unified: bool = False
     flash_attn: bool | None = None
     kv_type: KvType = "f16"
+    lora: tuple[Lora, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("n_slots", "context_length", "n_threads", "n_batch", "prefill_chunk"):
@@ -65,6 +80,9 @@ class LlamaCppOptions:
                 f"kv_type {self.kv_type} needs flash attention, because llama.cpp computes with "
                 "quantised values in no other way: leave flash_attn out, or keep kv_type f16"
             )
+        for lora in self.lora:
+            if not math.isfinite(lora.scale):
+                raise ValueError(f"lora: the scale of {lora.path} must be a number")
         n_slots = self.n_slots or DEFAULT_SLOTS
         if self.n_batch is not None and self.n_batch <= n_slots:
             raise ValueError(

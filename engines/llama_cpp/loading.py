@@ -7,6 +7,7 @@ from pathlib import Path
 from engines.errors import ModelLoadError
 from engines.llama_cpp.binding import Context, ContextParams, Model
 from engines.llama_cpp.config import LlamaCppOptions
+from engines.llama_cpp.lora import add_adapters
 from engines.llama_cpp.sizing import Size, choose_size, free_memory
 from engines.llama_cpp.threads import default_threads
 
@@ -48,6 +49,7 @@ def load(options: LlamaCppOptions) -> tuple[Model, Context, Size]:
     model = _load_model(path, options)
     try:
         _check_model(path, model)
+        add_adapters(model, options.lora)
         size = _choose_size(model, options, free)
         return model, _open_context(path, model, options, size), size
     except ModelLoadError:
@@ -68,7 +70,10 @@ def _check_model(path: Path, model: Model) -> None:
 
 
 def _choose_size(model: Model, options: LlamaCppOptions, free: int | None) -> Size:
-    rest = None if free is None or model.is_offloaded else free - model.size_bytes
+    taken = model.size_bytes + sum(
+        Path(lora.path).expanduser().stat().st_size for lora in options.lora
+    )
+    rest = None if free is None or model.is_offloaded else free - taken
     per_token = options.kv_bytes(model.kv_numbers_per_token)
     return choose_size(options, model.trained_context_length, per_token, rest)
 

@@ -75,3 +75,19 @@ def test_the_path_is_no_engine_arg(tmp_path: Path) -> None:
 def test_engine_args_of_several_models_stand_in_the_file(tmp_path: Path) -> None:
     message = refusal(tmp_path, llm_model="echo,parlm-tiny", engine_args='{"max_requests": 1}')
     assert message.startswith("ENGINE_ARGS fits one model")
+
+
+def test_another_lora_adapter_makes_another_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("llama_cpp", reason="the llama_cpp engine is not installed")
+    monkeypatch.chdir(tmp_path)
+    adapter = tmp_path / "style.gguf"
+    args = {"lora": [{"path": str(adapter)}]}
+
+    def fingerprint(content: bytes) -> str:
+        adapter.write_bytes(content)
+        models = build_models(Settings(_env_file=None, engine_args=args))
+        return models.find("parlm-tiny").fingerprint
+
+    assert fingerprint(b"formal") != fingerprint(b"casual")

@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from engines.llama_cpp.config import LARGEST_DEFAULT_CONTEXT, LlamaCppOptions
+from engines.errors import InvalidOption
+from engines.llama_cpp.config import LARGEST_DEFAULT_CONTEXT, LlamaCppOptions, Lora
+from engines.options import read_options
 
 
 @pytest.mark.parametrize(
@@ -41,8 +43,20 @@ def test_the_context_can_be_set() -> None:
 
 
 def test_options_travel_as_plain_values() -> None:
-    options = asdict(LlamaCppOptions("model.gguf"))
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(options)) == options
+    options = LlamaCppOptions("model.gguf", n_slots=2, lora=(Lora("style.gguf", 0.5),))
+    travelled = msgspec.msgpack.decode(msgspec.msgpack.encode(asdict(options)))
+    assert read_options(LlamaCppOptions, travelled) == options
+
+
+def test_a_misspelt_key_of_an_adapter_is_refused() -> None:
+    given = {"model_path": "model.gguf", "lora": [{"path": "style.gguf", "scal": 0.5}]}
+    with pytest.raises(InvalidOption, match=r"lora: .*scal"):
+        read_options(LlamaCppOptions, given)
+
+
+def test_the_scale_of_an_adapter_is_finite() -> None:
+    with pytest.raises(ValueError, match=r"scale of style\.gguf"):
+        LlamaCppOptions("model.gguf", lora=(Lora("style.gguf", float("inf")),))
 
 
 @pytest.mark.parametrize(
