@@ -17,7 +17,7 @@ from llama_cpp import llama_cpp as native
 from numpy.typing import NDArray
 
 from engines.errors import EngineError, ModelLoadError
-from engines.llama_cpp.config import KvType
+from engines.llama_cpp.config import KvType, Pooling
 from engines.llama_cpp.log import NativeLog
 
 LOG = NativeLog()
@@ -26,6 +26,15 @@ _KV_TYPES: Mapping[KvType, int] = {
     **{"f32": native.GGML_TYPE_F32, "f16": native.GGML_TYPE_F16},
     **{"q8_0": native.GGML_TYPE_Q8_0, "q4_0": native.GGML_TYPE_Q4_0},
 }
+
+# Architectures without a memory, whose tokens see those behind them too; as of llama.cpp's
+# `llama_model::create_memory`, less those that generate by diffusion.
+_ENCODERS = frozenset(
+    {"bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2"}
+    | {"jina-bert-v3", "eurobert", "gemma-embedding"}
+)
+_POOLINGS: Mapping[str | None, Pooling | None] = {"1": "mean", "2": "cls", "3": "last"}
+_RANKING = "4"
 
 # Bytes; no tokenizer overflows an ordinary stack on so little.
 _SHORT_TEXT = 8192
@@ -113,9 +122,47 @@ class Model:
     def generates_text(self) -> bool:
         """Tell whether this is a decoder-only model, the kind this engine can run."""
         return bool(
-            native.llama_model_has_decoder(self._model)
+            not self.is_encoder
+            and native.llama_model_has_decoder(self._model)
             and not native.llama_model_has_encoder(self._model)
             and not native.llama_model_is_diffusion(self._model)
+        )
+
+    @property
+    def is_encoder(self) -> bool:
+        """Tell whether this model only reads: it makes embeddings, and no text."""
+        return self.metadata("general.architecture") in _ENCODERS
+
+    @property
+    def is_reranker(self) -> bool:
+        """Tell whether this model gives a score instead of a vector."""
+        return self._pooling_type == _RANKING
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """How the file says that a text's vector is made of those of its tokens, if it does."""
+        return _POOLINGS.get(self._pooling_type)
+
+    @property
+    def declares_pooling(self) -> bool:
+        """Tell whether the file says anything of pooling."""
+        return self._pooling_type is not None
+
+    @property
+    def _pooling_type(self) -> str | None:
+        return self.metadata(f"{self.metadata('general.architecture')}.pooling_type")
+
+    @property
+    def embedding_length(self) -> int:
+        """Numbers in an embedding."""
+        return int(native.llama_model_n_embd_out(self._model))
+
+    @property
+    def has_recurrent_state(self) -> bool:
+        """Tell whether a sequence takes memory however short it is."""
+        return bool(
+            native.llama_model_is_recurrent(self._model)
+            or native.llama_model_is_hybrid(self._model)
         )
 
     @property
@@ -161,7 +208,8 @@ class Vocabulary:
 
     `pieces[id]` are the bytes a token adds to an answer (none for control tokens) and
     `names[id]` the bytes it is shown with (`</s>` for a control token). `end_tokens` are those
-    with which the model ends an answer; `bos` is None where there is none. `user_defined` are
+    with which the model ends an answer; `bos` is None where there is none. `closing` stands behind
+    a text that is read as a whole, as the model was trained. `user_defined` are
     the tokens, by id, that are found in any text. `longest` is the most bytes a token has.
     """
 
@@ -171,6 +219,7 @@ class Vocabulary:
         bos = native.llama_vocab_bos(vocab)
         self.bos: int | None = bos if bos >= 0 else None
         self.add_bos = bool(native.llama_vocab_get_add_bos(vocab))
+        self.closing = self._closing()
         ids = range(self.n_tokens)
         self.pieces = [self._piece(token, False) for token in ids]
         self.names = [piece or self._piece(i, True) for i, piece in enumerate(self.pieces)]
@@ -182,6 +231,13 @@ class Vocabulary:
             for i in ids
             if native.llama_vocab_get_attr(vocab, i) & native.LLAMA_TOKEN_ATTR_USER_DEFINED
         }
+
+    def _closing(self) -> list[int]:
+        if native.llama_vocab_get_add_sep(self._vocab):
+            return [native.llama_vocab_sep(self._vocab)]
+        if native.llama_vocab_get_add_eos(self._vocab):
+            return [native.llama_vocab_eos(self._vocab)]
+        return []
 
     def tokenize(self, text: bytes) -> list[int]:
         """Return the tokens of a text: user-defined ones may be among them, control tokens not."""
@@ -273,6 +329,11 @@ class Context:
         return self._context
 
     @property
+    def n_threads(self) -> int:
+        """Threads for steps of several tokens."""
+        return int(native.llama_n_threads_batch(self._context))
+
+    @property
     def slot_length(self) -> int:
         """Tokens one slot can hold."""
         return int(native.llama_n_ctx_seq(self._context))
@@ -314,6 +375,50 @@ class Context:
     def held(self, slot: int) -> int:
         """Return how many tokens a slot holds."""
         return int(native.llama_memory_seq_pos_max(self._memory, slot)) + 1
+
+    def close(self) -> None:
+        """Free the context; safe to call twice."""
+        if self._context:
+            native.llama_free(self._context)
+            self._context = None
+
+
+class EmbeddingContext:
+    """A computation that gives a vector for each token instead of logits.
+
+    It has `n_slots` sequences in one buffer of `context_length` tokens together. An encoder takes
+    a sequence in one step, which is why a step may be as long as the buffer.
+    """
+
+    def __init__(self, model: Model, params: ContextParams) -> None:
+        LOG.take_errors()
+        self._context = native.llama_init_from_model(
+            model.pointer, _embedding_params(model, params)
+        )
+        if not self._context:
+            raise ModelLoadError("; ".join(LOG.take_errors()) or "llama.cpp gave no reason")
+        model.apply_adapters(self._context)
+        self._memory = native.llama_get_memory(self._context)
+        self._length = model.embedding_length
+        self.batch = Batch(params.n_batch)
+
+    def run(self, n_tokens: int) -> NDArray[np.float32]:
+        """Run the first `n_tokens` rows of the batch; return a vector for each.
+
+        A view that is valid until the next run. Raises `DecodeError`.
+        """
+        self.batch.outputs[:n_tokens] = 1
+        self.batch.native.n_tokens = n_tokens
+        code = native.llama_decode(self._context, self.batch.native)
+        if code != 0:
+            raise DecodeError(code, LOG.take_errors())
+        pointer = native.llama_get_embeddings(self._context)
+        return np.ctypeslib.as_array(pointer, shape=(n_tokens, self._length))
+
+    def clear(self) -> None:
+        """Forget all sequences."""
+        if self._memory:
+            native.llama_memory_clear(self._memory, False)
 
     def close(self) -> None:
         """Free the context; safe to call twice."""
@@ -402,6 +507,19 @@ def _context_params(params: ContextParams) -> Any:
     result.n_outputs_max_per_seq = 1
     result.flash_attn_type = _flash_attention(params.flash_attn)
     result.type_k = result.type_v = _KV_TYPES[params.kv_type]
+    return result
+
+
+def _embedding_params(model: Model, params: ContextParams) -> Any:
+    result = _context_params(params)
+    result.n_ctx = _padded(params.context_length)
+    result.n_ubatch = params.n_batch
+    result.kv_unified = True
+    result.embeddings = True
+    result.n_outputs_max = result.n_outputs_max_per_seq = params.n_batch
+    # The vectors of the tokens are wanted: a text may take several steps.
+    if model.declares_pooling:
+        result.pooling_type = native.LLAMA_POOLING_TYPE_NONE
     return result
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 KvType = Literal["f16", "f32", "q8_0", "q4_0"]
+Pooling = Literal["mean", "cls", "last"]
 
 # Numbers in a block, and bytes it takes; ggml keeps a scale beside the 32 of a quantised one.
 KV_BLOCKS: Mapping[KvType, tuple[int, int]] = {
@@ -47,6 +48,8 @@ class LlamaCppOptions:
     `kv_type` is the format of keys and values in memory: q8_0 takes 53 % and q4_0 28 % of f16, at
     some loss of precision; quantised ones need flash attention, which they switch on.
     The `lora` adapters are added to the weights for every request, without being merged into them.
+    `pooling` is how a text's embedding is made of those of its tokens: their mean, the first one's
+    (cls) or the last one's; None is the model's own way, else the mean.
     `kv_unified` keeps all slots in one buffer: prefixes are shared without copying, but attention
     scans every slot (1.7 times the CPU time at 16 slots).
     """
@@ -65,6 +68,7 @@ class LlamaCppOptions:
     flash_attn: bool | None = None
     kv_type: KvType = "f16"
     lora: tuple[Lora, ...] = ()
+    pooling: Pooling | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_slots", "context_length", "n_threads", "n_batch", "prefill_chunk"):

@@ -8,13 +8,14 @@ attention that depends, in the last digits, on what else is in the batch.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from collections.abc import Sequence as Many
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.core import StepOutput
+from engines.core import EmbeddedPart, StepOutput
 from engines.errors import (
     ContextLengthExceeded,
     EngineError,
@@ -26,7 +27,9 @@ from engines.errors import (
 from engines.llama_cpp.binding import Context, DecodeError, Model
 from engines.llama_cpp.choice import Choice, Limits
 from engines.llama_cpp.config import LlamaCppOptions
-from engines.llama_cpp.loading import load
+from engines.llama_cpp.embedding import Embedder
+from engines.llama_cpp.encoder import EncoderCore
+from engines.llama_cpp.loading import load_weights, open_context
 from engines.llama_cpp.logprobs import LogprobReader
 from engines.llama_cpp.prompt import PromptTokenizer
 from engines.llama_cpp.requests import RunningChoice, RunningRequest
@@ -35,6 +38,7 @@ from engines.llama_cpp.scheduler import Placement, Scheduler, Sequence, Span
 from engines.llama_cpp.sizing import Size
 from engines.options import read_options
 from engines.types import (
+    EmbeddingRequest,
     Event,
     GenerationRequest,
     PartsPrompt,
@@ -69,6 +73,7 @@ class LlamaCppCore:
             min_copied=0 if options.kv_unified else MIN_COPIED_TOKENS,
         )
         self._positions = np.arange(size.context_length, dtype=np.int32)
+        self._embedder = Embedder(model, options, context.n_threads)
         self._requests: dict[str, RunningRequest] = {}
         self._choices: dict[Sequence, RunningChoice] = {}
         self._n_failed = 0
@@ -131,11 +136,18 @@ class LlamaCppCore:
             raise EngineUnavailable("the llama_cpp engine is closed")
         return tuple(self._tokenizer.encode(prompt))
 
+    def embed(self, request: EmbeddingRequest) -> Generator[EmbeddedPart, None, None]:
+        """Yield the vectors of a request; see `engines.core.EmbedsInParts`."""
+        if self._is_closed:
+            raise EngineUnavailable("the llama_cpp engine is closed")
+        return self._embedder.embed(request)
+
     def close(self) -> None:
         """Free the model; safe to call twice."""
         for request in list(self._requests.values()):
             self._drop(request)
         self._is_closed = True
+        self._embedder.close()
         self._context.close()
         self._model.close()
 
@@ -287,7 +299,10 @@ class LlamaCppCore:
         return [StepOutput(r.request_id, error=EngineError(str(error))) for r in failed]
 
 
-def create_core(**options: Any) -> LlamaCppCore:
+def create_core(**options: Any) -> LlamaCppCore | EncoderCore:
     """Load a model; the fields of `LlamaCppOptions` are the options. Raises `ModelLoadError`."""
     settings = read_options(LlamaCppOptions, options)
-    return LlamaCppCore(*load(settings), settings)
+    weights = load_weights(settings)
+    if weights.model.is_encoder:
+        return EncoderCore(weights.model, settings)
+    return LlamaCppCore(weights.model, *open_context(weights, settings), settings)

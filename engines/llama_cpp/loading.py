@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import ModelLoadError
@@ -41,8 +42,26 @@ def check_model_file(path: Path) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A loaded model, its file, and the bytes of memory that were free before (None: unknown)."""
+
+    path: Path
+    model: Model
+    free: int | None
+
+
 def load(options: LlamaCppOptions) -> tuple[Model, Context, Size]:
-    """Load the weights and make the context. Raises `ModelLoadError`; nothing is left then."""
+    """Load a model that generates and make its context.
+
+    Raises `ModelLoadError`; nothing is left then.
+    """
+    weights = load_weights(options)
+    return weights.model, *open_context(weights, options)
+
+
+def load_weights(options: LlamaCppOptions) -> Weights:
+    """Load the weights and adapters. Raises `ModelLoadError`; nothing is left then."""
     path = Path(options.model_path).expanduser()
     check_model_file(path)
     free = free_memory()  # before the weights take theirs, which is only on first touch
@@ -50,18 +69,27 @@ def load(options: LlamaCppOptions) -> tuple[Model, Context, Size]:
     try:
         _check_model(path, model)
         add_adapters(model, options.lora)
-        size = _choose_size(model, options, free)
-        return model, _open_context(path, model, options, size), size
     except ModelLoadError:
         model.close()
+        raise
+    return Weights(path, model, free)
+
+
+def open_context(weights: Weights, options: LlamaCppOptions) -> tuple[Context, Size]:
+    """Make the context to generate in. Raises `ModelLoadError`; the model is closed then."""
+    try:
+        size = _choose_size(weights.model, options, weights.free)
+        return _open_context(weights.path, weights.model, options, size), size
+    except ModelLoadError:
+        weights.model.close()
         raise
 
 
 def _check_model(path: Path, model: Model) -> None:
-    if not model.generates_text:
+    if not (model.generates_text or model.is_encoder):
         raise ModelLoadError(
-            f"{path} is {model.description}, which does not generate text from a prompt "
-            "alone: choose another engine with LLM_ENGINE"
+            f"{path} is {model.description}, which neither generates text from a prompt alone "
+            "nor makes embeddings: choose another engine with LLM_ENGINE"
         )
     if model.trained_context_length < 1:
         raise ModelLoadError(
