@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol, runtime_checkable
 
-from engines.types import Event, GenerationRequest, Health, Prompt
+from engines.types import (
+    EmbeddingRequest,
+    Embeddings,
+    Event,
+    GenerationRequest,
+    Health,
+    Prompt,
+)
 
 
 class Engine(Protocol):
@@ -45,6 +52,19 @@ class Tokenizes(Protocol):
 
     async def tokenize(self, prompt: Prompt) -> tuple[int, ...]:
         """Token ids exactly as `generate` would use them, BOS included."""
+        ...
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """An engine that can turn prompts into vectors."""
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Return the vectors of all prompts; cancelling it aborts the request.
+
+        Raises `UnsupportedOperation` for a model that makes none, and otherwise what `generate`
+        does.
+        """
         ...
 
 

@@ -13,10 +13,22 @@ from typing import Self, assert_never
 from engines import wire
 from engines.child_process import ChildProcess
 from engines.core import StepOutput
+from engines.embedding_answer import EmbeddingAnswer
 from engines.errors import EngineError, InvalidRequest, QuarantinedRequest
 from engines.restarts import Quarantine, fingerprint
-from engines.types import Event, GenerationRequest, Prompt, TextDelta, TokenLogprob, Usage
+from engines.types import (
+    EmbeddingRequest,
+    Embeddings,
+    Event,
+    GenerationRequest,
+    Prompt,
+    TextDelta,
+    TokenLogprob,
+    Usage,
+)
 from engines.wire_types import pack_prompt, pack_request, unpack_error, unpack_output
+
+Answer = wire.Outputs | wire.Tokenized | wire.Embedded | wire.Heartbeat
 
 # Steps that a reader may lie behind before what it has not read is joined.
 MAX_UNREAD_STEPS = 256
@@ -113,26 +125,30 @@ class Calls:
         self._numbers = itertools.count(1)
         self._streams: dict[str, Stream] = {}
         self._questions: dict[int, asyncio.Future[tuple[int, ...]]] = {}
+        self._embeddings: dict[str, EmbeddingAnswer] = {}
         self._commands_handled = 0
 
     def is_owing(self, child: ChildProcess) -> bool:
         """Whether the child should be saying something: an answer, or that it has heard."""
         is_heard = self._commands_handled == child.commands_sent
-        return bool(self._streams or self._questions) or not is_heard
+        return bool(self._streams or self._questions or self._embeddings) or not is_heard
 
     def open(self, child: ChildProcess, request: GenerationRequest) -> Stream:
         """Send a request to the child. Raises `InvalidRequest` for one that cannot be sent."""
         wire_id = f"{request.request_id}/{next(self._numbers)}"
         with _travelling():
-            if self._quarantine and self._quarantine.is_quarantined(fingerprint(request)):
-                raise QuarantinedRequest(
-                    f"this request was running each time the {self._engine!r} engine crashed; "
-                    "it is not run again. Change the request."
-                )
+            self._check_quarantine(request)
             child.send(wire.Submit(pack_request(request, wire_id)))
         stream = Stream(request, lambda: self._leave(child, wire_id))
         self._streams[wire_id] = stream
         return stream
+
+    def _check_quarantine(self, request: GenerationRequest | EmbeddingRequest) -> None:
+        if self._quarantine and self._quarantine.is_quarantined(fingerprint(request)):
+            raise QuarantinedRequest(
+                f"this request was running each time the {self._engine!r} engine crashed; "
+                "it is not run again. Change the request."
+            )
 
     def _leave(self, child: ChildProcess, wire_id: str) -> None:
         stream = self._streams.pop(wire_id, None)
@@ -151,7 +167,21 @@ class Calls:
         finally:
             self._questions.pop(call, None)
 
-    def receive(self, message: wire.Outputs | wire.Tokenized | wire.Heartbeat) -> None:
+    async def embed(self, child: ChildProcess, request: EmbeddingRequest) -> Embeddings:
+        """Have the child turn prompts into vectors; cancelling it tells the child to stop."""
+        wire_id = f"{request.request_id}/{next(self._numbers)}"
+        with _travelling():
+            self._check_quarantine(request)
+            prompts = tuple(map(pack_prompt, request.prompts))
+            child.send(wire.Embed(wire_id, prompts, request.dimensions))
+        answer = self._embeddings[wire_id] = EmbeddingAnswer(request)
+        try:
+            return await answer.whole
+        finally:
+            if self._embeddings.pop(wire_id, None) is not None:
+                child.send(wire.Cancel(wire_id))
+
+    def receive(self, message: Answer) -> None:
         """Give an answer of the child to whoever waits for it."""
         match message:
             case wire.Outputs():
@@ -162,6 +192,8 @@ class Calls:
                 self._commands_handled = message.commands
             case wire.Tokenized():
                 self._answer(message)
+            case wire.Embedded():
+                self._take_vectors(message)
             case _:
                 assert_never(message)
 
@@ -175,6 +207,16 @@ class Calls:
             if self._quarantine and output.error is None:
                 self._quarantine.note_success(fingerprint(stream.request))
 
+    def _take_vectors(self, message: wire.Embedded) -> None:
+        answer = self._embeddings.get(message.request_id)
+        if answer is None:
+            return
+        answer.take(message)
+        if answer.whole.done():
+            del self._embeddings[message.request_id]
+            if self._quarantine and message.error is None:
+                self._quarantine.note_success(fingerprint(answer.request))
+
     def _answer(self, message: wire.Tokenized) -> None:
         answer = self._questions.pop(message.call, None)
         if answer is None or answer.done():
@@ -187,7 +229,9 @@ class Calls:
     def note_crash(self) -> None:
         """Hold the crash that just happened, once, against each request that was running."""
         # A set: the same request twice at one crash has still been seen at one crash only.
-        for culprit in {fingerprint(stream.request) for stream in self._streams.values()}:
+        culprits = {fingerprint(stream.request) for stream in self._streams.values()}
+        culprits |= {fingerprint(answer.request) for answer in self._embeddings.values()}
+        for culprit in culprits:
             self._quarantine.note_crash(culprit)
 
     def fail_all(self, make_error: Callable[[], EngineError]) -> None:
@@ -197,8 +241,11 @@ class Calls:
         for answer in self._questions.values():
             if not answer.done():
                 answer.set_exception(make_error())
+        for embedding in self._embeddings.values():
+            embedding.fail(make_error())
         self._streams.clear()
         self._questions.clear()
+        self._embeddings.clear()
         self._commands_handled = 0
 
 

@@ -7,12 +7,12 @@ the server holds, an ordinary `Engine`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from engines.errors import EngineError
-from engines.types import Event, GenerationRequest, Prompt
+from engines.types import EmbeddingRequest, Event, GenerationRequest, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +61,30 @@ class Core(Protocol):
 
     def close(self) -> None:
         """Free the model; safe to call twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedPart:
+    """What a piece of work gave: vectors with the index of their prompt, often none.
+
+    A vector is as `engines.types.Embeddings` has them. `prompt_tokens` counts the tokens of the
+    prompts whose vectors these are.
+    """
+
+    vectors: tuple[tuple[int, bytes], ...] = ()
+    prompt_tokens: int = 0
+
+
+@runtime_checkable
+class EmbedsInParts(Protocol):
+    """A core that can turn prompts into vectors between its steps."""
+
+    def embed(self, request: EmbeddingRequest) -> Generator[EmbeddedPart, None, None]:
+        """Embed the prompts of a request, yielding after each bounded piece of work.
+
+        The prompts may be finished in any order. Between a part without vectors and the next
+        one, memory may be held: no other request's generator must be advanced meanwhile.
+        Closing the generator frees it. Raises what `submit` does, while iterated.
+        """
         ...

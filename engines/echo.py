@@ -15,6 +15,7 @@ from typing import Any
 from engines.echo_core import create_core
 from engines.echo_reply import EchoOptions, EchoReply, prompt_pieces, token_id
 from engines.errors import EngineCrashed, EngineOverloaded, EngineUnavailable, ModelLoadError
+from engines.options import read_options
 from engines.types import Event, GenerationRequest, Health, Prompt
 
 __all__ = ["EchoEngine", "EchoOptions", "EchoState", "create_core"]
@@ -36,7 +37,7 @@ class EchoEngine:
     name = "echo"
 
     def __init__(self, **options: Any) -> None:
-        self._options = EchoOptions(**options)
+        self._options = read_options(EchoOptions, options)
         self._running: dict[int, str] = {}
         self._aborted: deque[str] = deque(maxlen=_REMEMBERED_ABORTS)
         self._health = Health(False, "not started")

@@ -3,9 +3,12 @@
 EngineError
 ├── UnknownEngine            no engine of that name is registered
 ├── MissingDependency        the engine's library is not installed
+├── InvalidOption            an option of the engine is unknown or has a wrong value
 ├── ModelLoadError           the weights cannot be loaded: file, format, memory
 ├── InvalidRequest           this request cannot be run; another could
 │   ├── ContextLengthExceeded
+│   ├── InputTooLong         the same of one of the inputs to embed
+│   ├── UnsupportedOperation the model cannot do this at all: embed, or generate text
 │   ├── UnsupportedParameter the engine cannot honour a parameter
 │   ├── InvalidParameter     a value the engine only now can see is wrong
 │   └── QuarantinedRequest   it was running each time the engine crashed; not tried again
@@ -36,6 +39,14 @@ class MissingDependency(EngineError):
 
     def __init__(self, engine: str, library: str, remedy: str) -> None:
         super().__init__(f"the {engine!r} engine needs {library}, which is not installed: {remedy}")
+
+
+class InvalidOption(EngineError):
+    """An option of the engine is unknown or has a wrong value. `option` is its name, or empty."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(f"{option}: {message}" if option else message)
+        self.option = option
 
 
 class ModelLoadError(EngineError):
@@ -80,6 +91,33 @@ class ContextLengthExceeded(InvalidRequest):
         self.limit = limit
         self.prompt_tokens = prompt_tokens
         self.max_tokens = max_tokens
+
+
+class InputTooLong(InvalidRequest):
+    """One of the inputs to embed, `param`, does not fit the context. Counts are tokens."""
+
+    code = "context_length_exceeded"
+
+    def __init__(
+        self, limit: int, prompt_tokens: int, param: str, *, is_lower_bound: bool = False
+    ) -> None:
+        bound = "at least " if is_lower_bound else ""
+        super().__init__(
+            f"This model's maximum context length is {limit} tokens. However, {param} has {bound}"
+            f"{prompt_tokens} tokens. Please reduce its length.",
+            param=param,
+        )
+        self.limit = limit
+        self.prompt_tokens = prompt_tokens
+
+
+class UnsupportedOperation(InvalidRequest):
+    """The model cannot do what was asked, whatever the request: embed, or generate text."""
+
+    code = "unsupported_operation"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, param="model")
 
 
 class UnsupportedParameter(InvalidRequest):
@@ -131,3 +169,8 @@ class UpstreamError(EngineError):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+def internal_error(error: Exception) -> EngineError:
+    """Return what a caller may know of a bug in an engine; the traceback belongs to the log."""
+    return EngineError(f"the engine failed on this request ({type(error).__name__})")

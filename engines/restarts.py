@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from engines.types import GenerationRequest
+from engines.types import EmbeddingRequest, GenerationRequest
 
 Clock = Callable[[], float]
 
@@ -109,7 +109,11 @@ class Quarantine:
         return count if self._clock() - since <= self._memory else 0
 
 
-def fingerprint(request: GenerationRequest) -> bytes:
-    """Hash prompt, sampling and extras of a request: equal for a retry of it."""
-    content = (type(request.prompt).__name__, request.prompt, request.sampling, request.extra)
+def fingerprint(request: GenerationRequest | EmbeddingRequest) -> bytes:
+    """Hash what a request asks: equal for a retry of it."""
+    content: tuple[object, ...]
+    if isinstance(request, EmbeddingRequest):
+        content = ("embed", [(type(p).__name__, p) for p in request.prompts], request.dimensions)
+    else:
+        content = (type(request.prompt).__name__, request.prompt, request.sampling, request.extra)
     return hashlib.blake2b(msgspec.msgpack.encode(content), digest_size=16).digest()

@@ -16,7 +16,14 @@ from engines.calls import Calls
 from engines.child_process import ChildProcess
 from engines.errors import EngineCrashed, EngineError, EngineUnavailable, ModelLoadError
 from engines.restarts import RestartLimits, RestartPolicy
-from engines.types import Event, GenerationRequest, Health, Prompt
+from engines.types import (
+    EmbeddingRequest,
+    Embeddings,
+    Event,
+    GenerationRequest,
+    Health,
+    Prompt,
+)
 from engines.watchdog import Watchdog, WatchLimits, processor_seconds
 from engines.wire_types import unpack_error
 
@@ -119,6 +126,10 @@ class SupervisedEngine:
     async def tokenize(self, prompt: Prompt) -> tuple[int, ...]:
         """Ask the child for the token ids of a prompt."""
         return await self._calls.tokenize(self._ready_child(), prompt)
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Have the child turn prompts into vectors; cancelling it cancels that at once."""
+        return await self._calls.embed(self._ready_child(), request)
 
     def _ready_child(self) -> ChildProcess:
         if self._child is None or not self._is_ready:

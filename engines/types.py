@@ -149,6 +149,26 @@ class GenerationRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """Prompts to be turned into vectors. `dimensions` is the length wanted; None: the model's."""
+
+    request_id: str
+    prompts: tuple[Prompt, ...]
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The vectors of a request, in the order of its prompts, and the tokens of all of them.
+
+    A vector is the bytes of its numbers (float32, little-endian); its Euclidean norm is 1.
+    """
+
+    vectors: tuple[bytes, ...]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class TopLogprob:
     """One of the likeliest tokens at a position. `bytes` is its exact UTF-8 (maybe a fragment)."""
 

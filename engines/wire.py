@@ -54,6 +54,14 @@ class Tokenize(Message, frozen=True, tag="tokenize"):
     prompt: WirePrompt
 
 
+class Embed(Message, frozen=True, tag="embed"):
+    """Parent to child: turn these prompts into vectors. `Cancel` ends it too."""
+
+    request_id: str
+    prompts: tuple[WirePrompt, ...]
+    dimensions: int | None = None
+
+
 class Shutdown(Message, frozen=True, tag="shutdown"):
     """Parent to child: free the model and exit."""
 
@@ -100,8 +108,21 @@ class Tokenized(Message, frozen=True, tag="tokenized"):
     error: WireError | None = None
 
 
-ToChild = Launch | Submit | Cancel | Tokenize | Shutdown
-ToParent = Loaded | LoadFailed | Outputs | Tokenized | Heartbeat
+class Embedded(Message, frozen=True, tag="embedded"):
+    """Child to parent: a part of what an `Embed` asked for, sent after each piece of work.
+
+    `vectors` are pairs of a prompt's index and its vector; `is_last` says that all have come.
+    """
+
+    request_id: str
+    vectors: tuple[tuple[int, bytes], ...] = ()
+    prompt_tokens: int = 0
+    is_last: bool = False
+    error: WireError | None = None
+
+
+ToChild = Launch | Submit | Cancel | Tokenize | Embed | Shutdown
+ToParent = Loaded | LoadFailed | Outputs | Tokenized | Embedded | Heartbeat
 
 
 def _path_as_text(value: object) -> str:

@@ -253,7 +253,7 @@ _ERRORS = {
     if isinstance(value, type) and issubclass(value, errors.EngineError)
 }
 _ATTRIBUTES = frozenset(
-    {"param", "limit", "prompt_tokens", "max_tokens", "retry_after", "status", "code"}
+    {"param", "limit", "prompt_tokens", "max_tokens", "retry_after", "status", "code"} | {"option"}
 )
 
 

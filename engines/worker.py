@@ -23,7 +23,8 @@ from typing import assert_never, cast
 
 from engines import wire
 from engines.core import Core, StepOutput
-from engines.errors import EngineError, ModelLoadError
+from engines.embedding_jobs import EmbeddingJobs
+from engines.errors import EngineError, ModelLoadError, internal_error
 from engines.types import Usage
 from engines.wire_types import pack_error, pack_output, unpack_prompt, unpack_request
 
@@ -93,11 +94,13 @@ class Worker:
         self._commands = 0
         self._running: set[str] = set()
         self._is_over = False
+        self._embedding = EmbeddingJobs(core, connection.send)
 
     def run(self) -> None:
         """Serve until the parent says `Shutdown` or goes away."""
         while not self._is_over:
-            commands = self._connection.receive(is_waiting=not self._core.has_work())
+            is_idle = not (self._core.has_work() or self._embedding)
+            commands = self._connection.receive(is_waiting=is_idle)
             for command in commands:
                 self._handle(command)
                 self._commands += 1
@@ -107,6 +110,8 @@ class Worker:
                 self._connection.send(
                     wire.Heartbeat(self._steps, self._commands, len(self._running))
                 )
+            if self._embedding:
+                self._embedding.advance()
 
     def _handle(self, command: wire.ToChild) -> None:
         match command:
@@ -115,8 +120,11 @@ class Worker:
             case wire.Cancel(request_id):
                 self._running.discard(request_id)
                 self._core.cancel(request_id)
+                self._embedding.cancel(request_id)
             case wire.Tokenize():
                 self._connection.send(self._tokenize(command))
+            case wire.Embed():
+                self._embedding.open(command)
             case wire.Shutdown():
                 self._is_over = True
             case wire.Launch():
@@ -134,7 +142,7 @@ class Worker:
         except Exception as error:
             traceback.print_exc()
             self._core.cancel(request.request_id)
-            self._send([StepOutput(request.request_id, error=_internal_error(error))])
+            self._send([StepOutput(request.request_id, error=internal_error(error))])
 
     def _tokenize(self, command: wire.Tokenize) -> wire.Tokenized:
         try:
@@ -143,7 +151,7 @@ class Worker:
             return wire.Tokenized(command.call, error=pack_error(error))
         except Exception as error:
             traceback.print_exc()
-            return wire.Tokenized(command.call, error=pack_error(_internal_error(error)))
+            return wire.Tokenized(command.call, error=pack_error(internal_error(error)))
         return wire.Tokenized(command.call, tuple(token_ids))
 
     def _step(self) -> None:
@@ -158,11 +166,6 @@ class Worker:
                 self._running.discard(output.request_id)
         packed = tuple(map(pack_output, outputs))
         self._connection.send(wire.Outputs(self._steps, self._commands, packed))
-
-
-def _internal_error(error: Exception) -> EngineError:
-    """What a caller may know of a bug in a core; the traceback is in the log."""
-    return EngineError(f"the engine failed on this request ({type(error).__name__})")
 
 
 @contextmanager

@@ -15,6 +15,8 @@ from typing import Any
 
 from adapters import find_adapters, load_file
 from adapters.base import BaseChatAdapter
+from engines.base import Engine
+from engines.errors import InvalidOption
 from engines.model_files import describe
 from engines.registry import create_engine
 from engines.types import ModelDescription, SamplingParams
@@ -48,7 +50,7 @@ def _build(spec: ModelSpec, settings: Settings) -> ServedModel:
     options = _engine_options(engine_name, spec, description, settings)
     return ServedModel(
         name=spec.name,
-        engine=create_engine(engine_name, **options),
+        engine=_engine(engine_name, options, spec, settings),
         adapter=adapter,
         description=description,
         reason=reason,
@@ -98,11 +100,28 @@ def choose_engine(spec: ModelSpec, description: ModelDescription) -> tuple[str, 
     return "llama_cpp", "the weights are a GGUF file"
 
 
+def _engine(engine: str, options: dict[str, Any], spec: ModelSpec, settings: Settings) -> Engine:
+    try:
+        return create_engine(engine, **options)
+    except InvalidOption as error:
+        is_setting = spec.engine_args == settings.engine_args
+        source = f"{settings.models_file}: models.{spec.name}.engine_args"
+        raise SettingsError(
+            f"{'ENGINE_ARGS' if is_setting else source}: {error} (of the engine {engine!r})"
+        ) from None
+
+
 def _engine_options(
     engine: str, spec: ModelSpec, description: ModelDescription, settings: Settings
 ) -> dict[str, Any]:
+    """Return the options of a model's engine: of the settings, then of its `engine_args`."""
+    if "model_path" in spec.engine_args:
+        raise SettingsError(
+            f"engine_args of {spec.name}: model_path is the setting LLM_MODEL_PATH, or path in "
+            f"{settings.models_file}"
+        )
     if engine == "echo":
-        return {}
+        return dict(spec.engine_args)
     trained = description.context_length
     if spec.context_length is not None and 0 < trained < spec.context_length:
         logger.warning(
@@ -119,7 +138,8 @@ def _engine_options(
         "n_threads": settings.llama_cpp_threads,
         "n_gpu_layers": settings.llama_cpp_gpu_layers,
     }
-    return {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
+    return given | spec.engine_args
 
 
 def _fingerprint(
@@ -129,8 +149,9 @@ def _fingerprint(
     about = (engine, _version(engine), type(adapter).__qualname__, sorted(options.items()))
     digest.update(repr(about).encode())
     digest.update((description.chat_template or "").encode())
-    if description.path and Path(description.path).is_file():
-        digest.update(weights_digest(Path(description.path)))
+    adapters = [lora["path"] for lora in options.get("lora", ())]
+    for path in filter(Path.is_file, map(Path, [description.path, *adapters])):
+        digest.update(weights_digest(path))
     return f"fp_{digest.hexdigest()[:12]}"
 
 

@@ -6,6 +6,8 @@ engine = "llama_cpp"            # LLM_ENGINE
 adapter = "vicuna"              # LLM_ADAPTER
 aliases = ["gpt-3.5-turbo"]
 context_length = 4096           # MAX_POSITION_EMBEDDINGS
+[models."my-vicuna".engine_args] # ENGINE_ARGS: what the engine's options are called in its code
+n_threads = 8
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ class ModelSpec(BaseModel):
     adapter: str | None = None
     aliases: tuple[str, ...] = ()
     context_length: int | None = Field(default=None, ge=16)
+    engine_args: dict[str, object] = Field(default_factory=dict)
 
 
 def model_specs(settings: Settings) -> list[ModelSpec]:
@@ -44,11 +47,12 @@ def model_specs(settings: Settings) -> list[ModelSpec]:
     tables = _read(settings)
     for name in tables.keys() - {*settings.llm_model}:
         logger.warning("%s: %r is not in LLM_MODEL and is not served", settings.models_file, name)
-    if settings.llm_model_path is not None and len(settings.llm_model) > 1:
-        raise SettingsError(
-            "LLM_MODEL_PATH fits one model, but LLM_MODEL names "
-            f"{len(settings.llm_model)}: give each its path in {settings.models_file}"
-        )
+    for setting, key in (("llm_model_path", "path"), ("engine_args", "engine_args")):
+        if getattr(settings, setting) and len(settings.llm_model) > 1:
+            raise SettingsError(
+                f"{setting.upper()} fits one model, but LLM_MODEL names "
+                f"{len(settings.llm_model)}: give each its {key} in {settings.models_file}"
+            )
     specs = [_spec(name, tables.get(name, {}), settings) for name in settings.llm_model]
     _check_aliases(specs, settings)
     return specs
@@ -80,6 +84,7 @@ def _spec(name: str, table: dict[str, object], settings: Settings) -> ModelSpec:
         "engine": settings.llm_engine,
         "adapter": settings.llm_adapter,
         "context_length": settings.max_position_embeddings,
+        "engine_args": settings.engine_args,
     }
     try:
         return ModelSpec(**{**values, **table, "name": name})

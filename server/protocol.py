@@ -257,11 +257,31 @@ class CompletionRequest(SamplingFields):
         return self
 
 
+InputText = Annotated[str, Field(min_length=1, max_length=4 * 2**20)]
+
+
+class EmbeddingsRequest(Wire):
+    """The body of POST /v1/embeddings. `input` is text or token ids, one or several."""
+
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    input: Annotated[
+        Annotated[InputText, Tag("one text")]
+        | Annotated[TokenIds, Tag("one list of ids")]
+        | Annotated[Many[InputText], Field(min_length=1, max_length=2048), Tag("texts")]
+        | Annotated[Many[TokenIds], Field(min_length=1, max_length=2048), Tag("lists of ids")],
+        Discriminator(_form_of),
+    ]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    user: Annotated[str, Field(max_length=1024)] | None = None
+
+
 def json_schemas() -> dict[str, Any]:
     """Return the JSON Schemas of the bodies and what they refer to, by name, for OpenAPI."""
     bodies: list[tuple[type[BaseModel], Literal["validation"]]] = [
         (ChatCompletionRequest, "validation"),
         (CompletionRequest, "validation"),
+        (EmbeddingsRequest, "validation"),
     ]
     _, schemas = models_json_schema(bodies, ref_template=SCHEMA_REF)
     definitions: dict[str, Any] = schemas["$defs"]

@@ -190,6 +190,30 @@ class TextCompletion(Struct, frozen=True):
     object: str = "text_completion"
 
 
+class EmbeddingBody(Struct, frozen=True):
+    """The vector of one input: numbers, or the base64 of their float32 little-endian bytes."""
+
+    index: int
+    embedding: list[float] | str
+    object: str = "embedding"
+
+
+class EmbeddingUsage(Struct, frozen=True):
+    """Token counts of all inputs; nothing is generated."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(Struct, frozen=True):
+    """The vectors, in the order of the inputs."""
+
+    data: list[EmbeddingBody]
+    model: str
+    usage: EmbeddingUsage
+    object: str = "list"
+
+
 class ModelBody(Struct, frozen=True):
     """One model. `parlm` tells more of it and is present only for a single model."""
 

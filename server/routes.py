@@ -10,20 +10,28 @@ from starlette.responses import Response
 from server.body import read_json
 from server.chat import ChatChunks, ChatFold
 from server.completions import TextChunks, TextFold
+from server.embeddings import embeddings_body
 from server.errors import ApiError, naming_prompt
 from server.generation import chat_request, offered_tools, parse, text_requests
 from server.merging import merge
 from server.models import ModelTable, ServedModel
-from server.protocol import SCHEMA_REF, ChatCompletionRequest, CompletionRequest, SamplingFields
+from server.protocol import (
+    SCHEMA_REF,
+    ChatCompletionRequest,
+    CompletionRequest,
+    EmbeddingsRequest,
+    SamplingFields,
+    Wire,
+)
 from server.replies import ModelBody, ModelList, encode
 from server.settings import Settings
-from server.streaming import Chunks, stream_response, whole_response
+from server.streaming import Chunks, stream_response, unless_gone, whole_response
 
 health = APIRouter(tags=["health"])
 openai = APIRouter(tags=["openai"])
 
 
-def _body_of(model: type[SamplingFields]) -> dict[str, Any]:
+def _body_of(model: type[Wire]) -> dict[str, Any]:
     schema = {"$ref": SCHEMA_REF.format(model=model.__name__)}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
@@ -60,6 +68,15 @@ async def completions(request: Request) -> Response:
             return await _stream(request, events, chunks)
         fold = TextFold(answer_id, model, logprobs=wire.logprobs is not None)
         return await whole_response(request, events, fold)
+
+
+@openai.post("/embeddings", openapi_extra=_body_of(EmbeddingsRequest))
+async def embeddings(request: Request) -> Response:
+    """Turn one or several texts into vectors."""
+    wire = EmbeddingsRequest.model_validate(await _json(request))
+    model = _models(request).find(wire.model)
+    body = embeddings_body(wire, model, _request_id(request))
+    return Response(await unless_gone(request, body), media_type="application/json")
 
 
 @openai.get("/models")

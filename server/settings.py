@@ -7,6 +7,7 @@ searched for further up. Names are not case-sensitive. `.env.template` lists eve
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import re
 from collections.abc import Iterable
@@ -99,6 +100,9 @@ class Settings(BaseSettings):
     shutdown_timeout: int = Field(
         default=30, ge=0, description="Seconds that running answers get at shutdown."
     )
+    engine_args: Annotated[dict[str, object], NoDecode] = Field(
+        default={}, description="Options of the engine as a JSON object, over other settings."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="debug, info, warning or error. Prompts are never logged."
     )
@@ -121,6 +125,16 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("engine_args", mode="before")
+    @classmethod
+    def _read_object(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise ValueError(f'not a JSON object such as {{"n_threads": 4}}: {error}') from None
 
     @field_validator("llm_model")
     @classmethod

@@ -12,6 +12,7 @@ from typing import Any
 
 from engines.base import Engine
 from engines.llama_cpp.config import LlamaCppOptions
+from engines.options import read_options
 
 # To be set before the child imports the library: OpenMP threads that spin at a barrier for
 # another thread to finish lose most of their speed as soon as anything else runs on a core.
@@ -21,8 +22,8 @@ CHILD_ENVIRONMENT: Mapping[str, str] = {"GOMP_SPINCOUNT": "0"}
 def create(**options: Any) -> Engine:
     """Build the engine from the fields of `LlamaCppOptions`; `start` loads the model.
 
-    Raises `ModuleNotFoundError` when llama-cpp-python is not installed, `TypeError` for an
-    unknown option and `ValueError` for a value out of range.
+    Raises `ModuleNotFoundError` when llama-cpp-python is not installed, and `InvalidOption` for
+    an option that is unknown, of another type or out of range.
     """
     if find_spec("llama_cpp") is None:
         raise ModuleNotFoundError("No module named 'llama_cpp'", name="llama_cpp")
@@ -31,6 +32,6 @@ def create(**options: Any) -> Engine:
     return SupervisedEngine(
         name="llama_cpp",
         core="engines.llama_cpp.core:create_core",
-        options=asdict(LlamaCppOptions(**options)),
+        options=asdict(read_options(LlamaCppOptions, options)),
         environment=dict(CHILD_ENVIRONMENT),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,24 @@ from llama_cpp import llama_cpp as native
 from numpy.typing import NDArray
 
 from engines.errors import EngineError, ModelLoadError
+from engines.llama_cpp.config import KvType, Pooling
 from engines.llama_cpp.log import NativeLog
 
 LOG = NativeLog()
+
+_KV_TYPES: Mapping[KvType, int] = {
+    **{"f32": native.GGML_TYPE_F32, "f16": native.GGML_TYPE_F16},
+    **{"q8_0": native.GGML_TYPE_Q8_0, "q4_0": native.GGML_TYPE_Q4_0},
+}
+
+# Architectures without a memory, whose tokens see those behind them too; as of llama.cpp's
+# `llama_model::create_memory`, less those that generate by diffusion.
+_ENCODERS = frozenset(
+    {"bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2"}
+    | {"jina-bert-v3", "eurobert", "gemma-embedding"}
+)
+_POOLINGS: Mapping[str | None, Pooling | None] = {"1": "mean", "2": "cls", "3": "last"}
+_RANKING = "4"
 
 # Bytes; no tokenizer overflows an ordinary stack on so little.
 _SHORT_TEXT = 8192
@@ -62,6 +77,7 @@ class ContextParams:
     n_cells: int | None = None
     kv_unified: bool = False
     flash_attn: bool | None = None
+    kv_type: KvType = "f16"
 
 
 class Model:
@@ -75,6 +91,7 @@ class Model:
         self._model = native.llama_model_load_from_file(path.encode(), params)
         if not self._model:
             raise ModelLoadError("; ".join(LOG.take_errors()) or "llama.cpp gave no reason")
+        self._adapters: list[tuple[Any, float]] = []
         self.vocabulary = Vocabulary(native.llama_model_get_vocab(self._model))
         self.is_offloaded = bool(n_gpu_layers and native.llama_supports_gpu_offload())
 
@@ -94,8 +111,8 @@ class Model:
         return int(native.llama_model_size(self._model))
 
     @property
-    def bytes_per_token(self) -> int:
-        """Bytes that keys and values of one token take, two for each number.
+    def kv_numbers_per_token(self) -> int:
+        """How many numbers the keys and values of one token are.
 
         As if all layers were like the first: too much for some with attention of several kinds,
         0 where the first has a recurrent state instead.
@@ -107,21 +124,51 @@ class Model:
         lengths = (self.metadata(f"{prefix}.{which}_length") for which in ("key", "value"))
         per_head = sum(width if length is None else int(length) for length in lengths)
         heads = native.llama_model_n_layer(self._model) * native.llama_model_n_head_kv(self._model)
-        return int(2 * heads * per_head)
+        return int(heads * per_head)
 
     @property
     def generates_text(self) -> bool:
         """Tell whether this is a decoder-only model, the kind this engine can run."""
         return bool(
-            native.llama_model_has_decoder(self._model)
+            not self.is_encoder
+            and native.llama_model_has_decoder(self._model)
             and not native.llama_model_has_encoder(self._model)
             and not native.llama_model_is_diffusion(self._model)
         )
 
     @property
-    def can_forget_a_part(self) -> bool:
-        """Tell whether the last tokens of a slot can be dropped; a recurrent state has no parts."""
-        return not (
+    def is_encoder(self) -> bool:
+        """Tell whether this model only reads: it makes embeddings, and no text."""
+        return self.metadata("general.architecture") in _ENCODERS
+
+    @property
+    def is_reranker(self) -> bool:
+        """Tell whether this model gives a score instead of a vector."""
+        return self._pooling_type == _RANKING
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """How the file says that a text's vector is made of those of its tokens, if it does."""
+        return _POOLINGS.get(self._pooling_type)
+
+    @property
+    def declares_pooling(self) -> bool:
+        """Tell whether the file says anything of pooling."""
+        return self._pooling_type is not None
+
+    @property
+    def _pooling_type(self) -> str | None:
+        return self.metadata(f"{self.metadata('general.architecture')}.pooling_type")
+
+    @property
+    def embedding_length(self) -> int:
+        """Numbers in an embedding."""
+        return int(native.llama_model_n_embd_out(self._model))
+
+    @property
+    def has_recurrent_state(self) -> bool:
+        """Tell whether a sequence takes memory however short it is."""
+        return bool(
             native.llama_model_is_recurrent(self._model)
             or native.llama_model_is_hybrid(self._model)
         )
@@ -147,8 +194,23 @@ class Model:
             native.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
         return buffer.value.decode("utf-8", "replace") if size >= 0 else None
 
+    def add_lora(self, path: str, scale: float) -> None:
+        """Load an adapter, which counts in every context opened later. Raises `ModelLoadError`."""
+        LOG.take_errors()
+        adapter = native.llama_adapter_lora_init(self._model, path.encode())
+        if not adapter:
+            raise ModelLoadError("; ".join(LOG.take_errors()) or "llama.cpp gave no reason")
+        self._adapters.append((adapter, scale))
+
+    def apply_adapters(self, context: Any) -> None:
+        """Let the adapters count in a C context."""
+        adapters, scales = zip(*self._adapters, strict=True) if self._adapters else ((), ())
+        pointers = (native.llama_adapter_lora_p_ctypes * len(adapters))(*adapters)
+        factors = (ctypes.c_float * len(scales))(*scales)
+        native.llama_set_adapters_lora(context, pointers, len(adapters), factors)
+
     def close(self) -> None:
-        """Free the weights; contexts must be closed before."""
+        """Free the weights and adapters; contexts must be closed before."""
         if self._model:
             native.llama_model_free(self._model)
             self._model = None
@@ -159,7 +221,8 @@ class Vocabulary:
 
     `pieces[id]` are the bytes a token adds to an answer (none for control tokens) and
     `names[id]` the bytes it is shown with (`</s>` for a control token). `end_tokens` are those
-    with which the model ends an answer; `bos` is None where there is none. `user_defined` are
+    with which the model ends an answer; `bos` is None where there is none. `closing` stands behind
+    a text that is read as a whole, as the model was trained. `user_defined` are
     the tokens, by id, that are found in any text. `longest` is the most bytes a token has.
     """
 
@@ -169,6 +232,7 @@ class Vocabulary:
         bos = native.llama_vocab_bos(vocab)
         self.bos: int | None = bos if bos >= 0 else None
         self.add_bos = bool(native.llama_vocab_get_add_bos(vocab))
+        self.closing = self._closing()
         ids = range(self.n_tokens)
         self.pieces = [self._piece(token, False) for token in ids]
         self.names = [piece or self._piece(i, True) for i, piece in enumerate(self.pieces)]
@@ -180,6 +244,13 @@ class Vocabulary:
             for i in ids
             if native.llama_vocab_get_attr(vocab, i) & native.LLAMA_TOKEN_ATTR_USER_DEFINED
         }
+
+    def _closing(self) -> list[int]:
+        if native.llama_vocab_get_add_sep(self._vocab):
+            return [native.llama_vocab_sep(self._vocab)]
+        if native.llama_vocab_get_add_eos(self._vocab):
+            return [native.llama_vocab_eos(self._vocab)]
+        return []
 
     def tokenize(self, text: bytes) -> list[int]:
         """Return the tokens of a text: user-defined ones may be among them, control tokens not."""
@@ -259,6 +330,7 @@ class Context:
         self._context = native.llama_init_from_model(model.pointer, _context_params(params))
         if not self._context:
             raise ModelLoadError("; ".join(LOG.take_errors()) or "llama.cpp gave no reason")
+        model.apply_adapters(self._context)
         self._memory = native.llama_get_memory(self._context)
         self._unified = params.kv_unified
         # Through the processor's memory a state is moved as large as it is; llama.cpp's own copy
@@ -272,6 +344,11 @@ class Context:
     def pointer(self) -> Any:
         """The C context."""
         return self._context
+
+    @property
+    def n_threads(self) -> int:
+        """Threads for steps of several tokens."""
+        return int(native.llama_n_threads_batch(self._context))
 
     @property
     def slot_length(self) -> int:
@@ -326,6 +403,50 @@ class Context:
     def held(self, slot: int) -> int:
         """Return how many tokens a slot holds."""
         return int(native.llama_memory_seq_pos_max(self._memory, slot)) + 1
+
+    def close(self) -> None:
+        """Free the context; safe to call twice."""
+        if self._context:
+            native.llama_free(self._context)
+            self._context = None
+
+
+class EmbeddingContext:
+    """A computation that gives a vector for each token instead of logits.
+
+    It has `n_slots` sequences in one buffer of `context_length` tokens together. An encoder takes
+    a sequence in one step, which is why a step may be as long as the buffer.
+    """
+
+    def __init__(self, model: Model, params: ContextParams) -> None:
+        LOG.take_errors()
+        self._context = native.llama_init_from_model(
+            model.pointer, _embedding_params(model, params)
+        )
+        if not self._context:
+            raise ModelLoadError("; ".join(LOG.take_errors()) or "llama.cpp gave no reason")
+        model.apply_adapters(self._context)
+        self._memory = native.llama_get_memory(self._context)
+        self._length = model.embedding_length
+        self.batch = Batch(params.n_batch)
+
+    def run(self, n_tokens: int) -> NDArray[np.float32]:
+        """Run the first `n_tokens` rows of the batch; return a vector for each.
+
+        A view that is valid until the next run. Raises `DecodeError`.
+        """
+        self.batch.outputs[:n_tokens] = 1
+        self.batch.native.n_tokens = n_tokens
+        code = native.llama_decode(self._context, self.batch.native)
+        if code != 0:
+            raise DecodeError(code, LOG.take_errors())
+        pointer = native.llama_get_embeddings(self._context)
+        return np.ctypeslib.as_array(pointer, shape=(n_tokens, self._length))
+
+    def clear(self) -> None:
+        """Forget all sequences."""
+        if self._memory:
+            native.llama_memory_clear(self._memory, False)
 
     def close(self) -> None:
         """Free the context; safe to call twice."""
@@ -412,6 +533,20 @@ def _context_params(params: ContextParams) -> Any:
     # Without it the output buffers are sized for whole batches.
     result.n_outputs_max = params.n_outputs or params.n_slots
     result.flash_attn_type = _flash_attention(params.flash_attn)
+    result.type_k = result.type_v = _KV_TYPES[params.kv_type]
+    return result
+
+
+def _embedding_params(model: Model, params: ContextParams) -> Any:
+    result = _context_params(params)
+    result.n_ctx = _padded(params.context_length)
+    result.n_ubatch = params.n_batch
+    result.kv_unified = True
+    result.embeddings = True
+    result.n_outputs_max = result.n_outputs_max_per_seq = params.n_batch
+    # The vectors of the tokens are wanted: a text may take several steps.
+    if model.declares_pooling:
+        result.pooling_type = native.LLAMA_POOLING_TYPE_NONE
     return result
 
 

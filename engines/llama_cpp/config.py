@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Speculation = Literal["prompt_lookup"]
+import msgspec
 
+Speculation = Literal["prompt_lookup"]
+KvType = Literal["f16", "f32", "q8_0", "q4_0"]
+Pooling = Literal["mean", "cls", "last"]
+
+# Numbers in a block, and bytes it takes; ggml keeps a scale beside the 32 of a quantised one.
+KV_BLOCKS: Mapping[KvType, tuple[int, int]] = {
+    **{"f16": (1, 2), "f32": (1, 4)},
+    **{"q8_0": (32, 34), "q4_0": (32, 18)},
+}
 DEFAULT_SLOTS = 4
 # A token of context costs up to 0.8 MiB per slot in the 13B models of this project's families:
 # a model's own 32k would ask for 100 GB. Longer contexts are a setting away.
@@ -26,6 +37,16 @@ _COUNTS = (
 )
 
 
+class Lora(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A LoRA adapter in a GGUF file, and how strongly it counts: 1 is as it was trained.
+
+    A struct, so that a misspelt key in a configuration is no silent default.
+    """
+
+    path: str
+    scale: float = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class LlamaCppOptions:
     """How to load and run one GGUF model. Lengths and sizes are in tokens.
@@ -43,6 +64,12 @@ class LlamaCppOptions:
     `n_threads` None is one per physical core. `n_gpu_layers` -1 is all that a GPU build can take.
     `flash_attn` None leaves it to llama.cpp on a GPU and is off without one: there it is hardly
     faster, but its rounding lets an answer depend on what runs beside it.
+
+    `kv_type` is the format of keys and values in memory: q8_0 takes 53 % and q4_0 28 % of f16, at
+    some loss of precision; quantised ones need flash attention, which they switch on. The `lora`
+    adapters are added to the weights for every request, without being merged into them. `pooling`
+    is how a text's embedding is made of those of its tokens: their mean, the first one's (cls) or
+    the last one's; None is the model's own way, else the mean.
 
     `kv_unified` keeps all slots in one buffer: prefixes are shared without copying, but attention
     scans every slot (1.7 times the CPU time at 16 slots). It can then be smaller than all slots
@@ -69,6 +96,9 @@ class LlamaCppOptions:
     draft_tokens: int = 4
     draft_slots: int = 2
     flash_attn: bool | None = None
+    kv_type: KvType = "f16"
+    lora: tuple[Lora, ...] = ()
+    pooling: Pooling | None = None
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
@@ -83,6 +113,16 @@ class LlamaCppOptions:
             raise ValueError("n_cells needs kv_unified: else each slot has its own memory")
         if self.speculation not in (None, "prompt_lookup"):
             raise ValueError(f"speculation can be prompt_lookup, not {self.speculation!r}")
+        if self.n_gpu_layers < -1:
+            raise ValueError(f"n_gpu_layers must be at least -1 (all), not {self.n_gpu_layers!r}")
+        if self.kv_is_quantised and self.flash_attn is False:
+            raise ValueError(
+                f"kv_type {self.kv_type} needs flash attention, because llama.cpp computes with "
+                "quantised values in no other way: leave flash_attn out, or keep kv_type f16"
+            )
+        for lora in self.lora:
+            if not math.isfinite(lora.scale):
+                raise ValueError(f"lora: the scale of {lora.path} must be a number")
         n_slots = self.n_slots or DEFAULT_SLOTS
         at_least = n_slots + self.max_drafted(n_slots)
         if self.n_batch is not None and self.n_batch <= at_least:
@@ -90,6 +130,16 @@ class LlamaCppOptions:
                 f"n_batch ({self.n_batch}) must be larger than {at_least}: a step holds one token "
                 f"for each of {n_slots} slots, the guessed ones, and prompt tokens besides"
             )
+
+    @property
+    def kv_is_quantised(self) -> bool:
+        """Whether keys and values are kept in blocks with a common scale."""
+        return KV_BLOCKS[self.kv_type][0] > 1
+
+    def kv_bytes(self, n_numbers: int) -> int:
+        """Return the bytes that so many numbers of keys and values take."""
+        numbers, size = KV_BLOCKS[self.kv_type]
+        return n_numbers * size // numbers
 
     def batch_size(self, n_slots: int) -> int:
         """Return the tokens one step may hold."""

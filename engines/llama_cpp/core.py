@@ -9,26 +9,30 @@ attention that depends, in the last digits, on what else is in the batch.
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from collections.abc import Sequence as Many
 from typing import Any
 
 import numpy as np
 
-from engines.core import StepOutput
+from engines.core import EmbeddedPart, StepOutput
 from engines.decoding.logprobs import LogprobReader
 from engines.errors import EngineError, EngineUnavailable, InvalidRequest
 from engines.llama_cpp.binding import Context, DecodeError, Model
 from engines.llama_cpp.config import PROMPT_OUTPUTS, LlamaCppOptions
 from engines.llama_cpp.drafting import Drafter, PromptLookup
+from engines.llama_cpp.embedding import Embedder
+from engines.llama_cpp.encoder import EncoderCore
 from engines.llama_cpp.intake import Intake
-from engines.llama_cpp.loading import load
+from engines.llama_cpp.loading import load_weights, open_context
 from engines.llama_cpp.pace import Pace
 from engines.llama_cpp.picking import Outputs, TokenPicker
 from engines.llama_cpp.requests import RunningChoice, RunningRequest
 from engines.llama_cpp.scheduler import Placement, Scheduler, Span
 from engines.llama_cpp.sizing import Size
 from engines.llama_cpp.slots import Sequence, Sharing
-from engines.types import Event, GenerationRequest, Prompt
+from engines.options import read_options
+from engines.types import EmbeddingRequest, Event, GenerationRequest, Prompt
 
 # A device that fails this often without one success in between is lost: a new process may help.
 MAX_FAILED_STEPS = 3
@@ -53,12 +57,13 @@ class LlamaCppCore:
             max_queue=options.max_queue,
             n_cells=options.n_cells or 0,
             prompt_outputs=PROMPT_OUTPUTS,
-            sharing=Sharing(can_cut=model.can_forget_a_part),
+            sharing=Sharing(can_cut=not model.has_recurrent_state),
         )
         self._pace = Pace(options.step_seconds, options.prefill_chunk)
         self._drafter = _drafter(model, options)
         self._draft_tokens, self._draft_slots = options.draft_tokens, options.draft_slots
         self._positions = np.arange(size.context_length, dtype=np.int32)
+        self._embedder = Embedder(model, options, context.n_threads)
         self._requests: dict[str, RunningRequest] = {}
         self._choices: dict[Sequence, RunningChoice] = {}
         self._n_failed = 0
@@ -121,6 +126,12 @@ class LlamaCppCore:
             raise EngineUnavailable("the llama_cpp engine is closed")
         return tuple(self._intake.tokenizer.encode(prompt))
 
+    def embed(self, request: EmbeddingRequest) -> Generator[EmbeddedPart, None, None]:
+        """Yield the vectors of a request; see `engines.core.EmbedsInParts`."""
+        if self._is_closed:
+            raise EngineUnavailable("the llama_cpp engine is closed")
+        return self._embedder.embed(request)
+
     def close(self) -> None:
         """Free the model; safe to call twice."""
         for request in list(self._requests.values()):
@@ -128,6 +139,7 @@ class LlamaCppCore:
         self._is_closed = True
         if self._drafter is not None:
             self._drafter.close()
+        self._embedder.close()
         self._context.close()
         self._model.close()
 
@@ -236,12 +248,15 @@ class LlamaCppCore:
 
 def _drafter(model: Model, options: LlamaCppOptions) -> Drafter | None:
     """Return what guesses tokens; nothing can for a memory that cannot drop wrong guesses."""
-    if options.speculation is None or not model.can_forget_a_part:
+    if options.speculation is None or model.has_recurrent_state:
         return None
     return PromptLookup()
 
 
-def create_core(**options: Any) -> LlamaCppCore:
+def create_core(**options: Any) -> LlamaCppCore | EncoderCore:
     """Load a model; the fields of `LlamaCppOptions` are the options. Raises `ModelLoadError`."""
-    settings = LlamaCppOptions(**options)
-    return LlamaCppCore(*load(settings), settings)
+    settings = read_options(LlamaCppOptions, options)
+    weights = load_weights(settings)
+    if weights.model.is_encoder:
+        return EncoderCore(weights.model, settings)
+    return LlamaCppCore(weights.model, *open_context(weights, settings), settings)

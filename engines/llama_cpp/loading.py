@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import ModelLoadError
 from engines.llama_cpp.binding import Context, ContextParams, Model
 from engines.llama_cpp.config import LlamaCppOptions
+from engines.llama_cpp.lora import add_adapters
 from engines.llama_cpp.sizing import Size, choose_size, free_memory
 from engines.threads import default_threads
 
@@ -40,26 +42,54 @@ def check_model_file(path: Path) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A loaded model, its file, and the bytes of memory that were free before (None: unknown)."""
+
+    path: Path
+    model: Model
+    free: int | None
+
+
 def load(options: LlamaCppOptions) -> tuple[Model, Context, Size]:
-    """Load the weights and make the context. Raises `ModelLoadError`; nothing is left then."""
+    """Load a model that generates and make its context.
+
+    Raises `ModelLoadError`; nothing is left then.
+    """
+    weights = load_weights(options)
+    return weights.model, *open_context(weights, options)
+
+
+def load_weights(options: LlamaCppOptions) -> Weights:
+    """Load the weights and adapters. Raises `ModelLoadError`; nothing is left then."""
     path = Path(options.model_path).expanduser()
     check_model_file(path)
     free = free_memory()  # before the weights take theirs, which is only on first touch
     model = _load_model(path, options)
     try:
         _check_model(path, model)
-        size = _choose_size(model, options, free)
-        return model, _open_context(path, model, options, size), size
+        add_adapters(model, options.lora)
     except ModelLoadError:
         model.close()
+        raise
+    return Weights(path, model, free)
+
+
+def open_context(weights: Weights, options: LlamaCppOptions) -> tuple[Context, Size]:
+    """Make the context to generate in. Raises `ModelLoadError`; the model is closed then."""
+    try:
+        size = _choose_size(weights.model, options, weights.free)
+        return _open_context(weights.path, weights.model, options, size), size
+    except ModelLoadError:
+        weights.model.close()
         raise
 
 
 def _check_model(path: Path, model: Model) -> None:
-    if not model.generates_text:
+    if not (model.generates_text or model.is_encoder):
         raise ModelLoadError(
-            f"{path} is {model.description}, which does not generate text from a prompt "
-            "alone: choose another engine with LLM_ENGINE"
+            f"{path} is {model.description}, which neither generates text from a prompt alone "
+            "nor makes embeddings: choose another engine with LLM_ENGINE"
         )
     if model.trained_context_length < 1:
         raise ModelLoadError(
@@ -68,8 +98,12 @@ def _check_model(path: Path, model: Model) -> None:
 
 
 def _choose_size(model: Model, options: LlamaCppOptions, free: int | None) -> Size:
-    rest = None if free is None or model.is_offloaded else free - model.size_bytes
-    return choose_size(options, model.trained_context_length, model.bytes_per_token, rest)
+    taken = model.size_bytes + sum(
+        Path(lora.path).expanduser().stat().st_size for lora in options.lora
+    )
+    rest = None if free is None or model.is_offloaded else free - taken
+    per_token = options.kv_bytes(model.kv_numbers_per_token)
+    return choose_size(options, model.trained_context_length, per_token, rest)
 
 
 def _load_model(path: Path, options: LlamaCppOptions) -> Model:
@@ -91,12 +125,16 @@ def _open_context(path: Path, model: Model, options: LlamaCppOptions, size: Size
         n_outputs=options.max_outputs(size.n_slots),
         n_cells=options.n_cells,
         kv_unified=options.kv_unified,
-        flash_attn=options.flash_attn,
+        flash_attn=options.kv_is_quantised or options.flash_attn,
+        kv_type=options.kv_type,
     )
     try:
         return Context(model, params)
     except ModelLoadError as error:
+        remedy = "Lower the number of slots or the context length to need less memory"
+        if options.kv_is_quantised:
+            remedy += f", or set kv_type to f16 if the model does not take {options.kv_type}"
         raise ModelLoadError(
             f"llama.cpp cannot run {path} with {size.n_slots} slots of {size.context_length} "
-            f"tokens: {error}. Lower the number of slots or the context length to need less memory"
+            f"tokens: {error}. {remedy}"
         ) from error

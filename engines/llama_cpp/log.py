@@ -12,6 +12,8 @@ WARNING, ERROR, CONTINUE = 3, 4, 5
 
 _LEVELS = {WARNING: logging.WARNING, ERROR: logging.ERROR}
 _KEPT_LINES = 8
+# Said whenever an embedding's tokens are pooled outside of llama.cpp, as they are here.
+_EXPECTED = "model default pooling_type is"
 
 
 class NativeLog:
@@ -28,7 +30,7 @@ class NativeLog:
         line = text.strip()
         python_level = _LEVELS.get(self._level)
         # A continued line is mostly a row of progress dots.
-        if python_level is None or not line.strip("."):
+        if python_level is None or not line.strip(".") or _EXPECTED in line:
             return
         if python_level == logging.ERROR:
             self._errors.append(line)

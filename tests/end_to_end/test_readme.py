@@ -32,10 +32,12 @@ def test_curl(parlm: Program) -> None:
     assert "42" in run(parlm, ["sh", "-c"], printed)
 
 
-@pytest.mark.parametrize("library", ["openai", "langchain_openai"])
-def test_python(parlm: Program, library: str) -> None:
-    (printed,) = [block for block in blocks("python") if f"from {library} import" in block]
-    assert "42" in run(parlm, [sys.executable, "-c"], printed)
+@pytest.mark.parametrize(
+    ("name", "answer"), [("OpenAI", "42"), ("ChatOpenAI", "42"), ("OpenAIEmbeddings", "256")]
+)
+def test_python(parlm: Program, name: str, answer: str) -> None:
+    (printed,) = [block for block in blocks("python") if f" import {name}\n" in block]
+    assert answer in run(parlm, [sys.executable, "-c"], printed)
 
 
 def test_the_two_commands_are_the_makefiles() -> None:

@@ -14,7 +14,16 @@ from engines.calls import MAX_UNREAD_STEPS, Calls, Stream, joined
 from engines.child_process import ChildProcess
 from engines.core import StepOutput
 from engines.errors import EngineCrashed, EngineError, InvalidRequest, QuarantinedRequest
-from engines.types import Event, Finish, GenerationRequest, TextDelta, TokenLogprob, Usage
+from engines.types import (
+    EmbeddingRequest,
+    Embeddings,
+    Event,
+    Finish,
+    GenerationRequest,
+    TextDelta,
+    TokenLogprob,
+    Usage,
+)
 from engines.wire_types import pack_output
 from tests.engines.driving import ask, text_of
 
@@ -130,3 +139,70 @@ async def test_late_words_of_a_cancelled_request_reach_nobody() -> None:
     late = pack_output(StepOutput(wire_id, (TextDelta(0, "late"),)))
     calls.receive(wire.Outputs(1, 2, (late,)))
     assert not calls.is_owing(cast(ChildProcess, SimpleNamespace(commands_sent=2)))
+
+
+TEXTS = EmbeddingRequest("e", (ask("one").prompt, ask("two").prompt), dimensions=3)
+
+
+async def embedding(calls: Calls) -> tuple[asyncio.Task[Embeddings], Notes, str]:
+    """An open request for embeddings, what the child was told, and its id on the wire."""
+    notes = Notes()
+    task = asyncio.create_task(calls.embed(cast(ChildProcess, notes), TEXTS))
+    await asyncio.sleep(0)
+    return task, notes, notes.commands[0].request_id
+
+
+async def test_vectors_come_in_parts_and_leave_in_order() -> None:
+    calls = Calls("llama_cpp", 2)
+    task, notes, wire_id = await embedding(calls)
+    assert notes.commands[0].dimensions == 3
+    calls.receive(wire.Embedded(wire_id, ((1, b"two"),), 5))
+    calls.receive(wire.Embedded(wire_id, ((0, b"one"),), 4))
+    assert calls.is_owing(cast(ChildProcess, SimpleNamespace(commands_sent=0)))
+    calls.receive(wire.Embedded(wire_id, is_last=True))
+    assert await task == Embeddings((b"one", b"two"), 9)
+    assert len(notes.commands) == 1
+    assert not calls.is_owing(cast(ChildProcess, SimpleNamespace(commands_sent=0)))
+
+
+async def test_a_missing_vector_is_an_error() -> None:
+    calls = Calls("llama_cpp", 2)
+    task, _, wire_id = await embedding(calls)
+    calls.receive(wire.Embedded(wire_id, ((1, b"two"),), is_last=True))
+    with pytest.raises(EngineError, match="without its vector"):
+        await task
+
+
+async def test_leaving_cancels_and_late_vectors_reach_nobody() -> None:
+    calls = Calls("llama_cpp", 2)
+    task, notes, wire_id = await embedding(calls)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert notes.commands[1] == wire.Cancel(wire_id)
+    calls.receive(wire.Embedded(wire_id, is_last=True))
+
+
+async def test_a_request_for_embeddings_at_two_crashes_is_refused() -> None:
+    calls = Calls("llama_cpp", 2)
+    for _ in range(2):
+        task, notes, _ = await embedding(calls)
+        crash(calls)
+        with pytest.raises(EngineCrashed):
+            await task
+        assert len(notes.commands) == 1
+    with pytest.raises(QuarantinedRequest):
+        await calls.embed(cast(ChildProcess, Notes()), TEXTS)
+
+
+async def test_an_answered_request_for_embeddings_is_cleared() -> None:
+    calls = Calls("llama_cpp", 2)
+    for _ in range(3):
+        task, _, _ = await embedding(calls)
+        crash(calls)
+        with pytest.raises(EngineCrashed):
+            await task
+        task, _, wire_id = await embedding(calls)
+        vectors = ((0, b"one"), (1, b"two"))
+        calls.receive(wire.Embedded(wire_id, vectors, 2, is_last=True))
+        assert len((await task).vectors) == 2

@@ -239,3 +239,14 @@ def test_the_rest_of_a_message_is_not_waited_for_for_ever() -> None:
         assert connection.receive(is_waiting=False) == []
         ours.sendall(frame[6:])
         assert connection.receive(is_waiting=False) == [wire.Cancel("a")]
+
+
+def test_embedding_with_a_core_that_cannot_is_refused(child: Child) -> None:
+    child.send(launch())
+    child.receive()
+    child.send(wire.Embed("a", (pack_prompt(ask("one").prompt),)))
+    answer = child.receive()
+    assert isinstance(answer, wire.Embedded)
+    assert answer.error is not None
+    assert answer.error.kind == "UnsupportedOperation"
+    assert child.receive() == wire.Heartbeat(0, 1, 0)  # the command counts as heard

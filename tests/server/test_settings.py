@@ -32,6 +32,11 @@ def test_spaces_around_the_sign_are_taken(tmp_path: Path) -> None:
     assert load_settings(env(tmp_path, "NUM_GPUS = 1")).num_gpus == 1
 
 
+def test_engine_args_are_a_json_object(tmp_path: Path) -> None:
+    file = env(tmp_path, 'ENGINE_ARGS={"kv_type": "q8_0", "lora": [{"path": "a b.gguf"}]}  # note')
+    assert load_settings(file).engine_args == {"kv_type": "q8_0", "lora": [{"path": "a b.gguf"}]}
+
+
 def test_the_env_file_is_data(tmp_path: Path) -> None:
     settings = load_settings(env(tmp_path, "LLM_ADAPTER=$(touch pwned)\nMODELS_FILE=$HOME"))
     assert settings.llm_adapter == "$(touch pwned)"
@@ -48,6 +53,8 @@ def test_the_env_file_is_data(tmp_path: Path) -> None:
         ("LLM_MODEL=../etc/passwd", "LLM_MODEL"),
         ("LLM_MODEL=a,a", "LLM_MODEL"),
         ("LLM_ENGINE=magic", "LLM_ENGINE"),
+        ("ENGINE_ARGS={n_threads: 4}", "ENGINE_ARGS"),
+        ("ENGINE_ARGS=[1]", "ENGINE_ARGS"),
         ("LIMIT_MODEL_CONCURRENCY=0", "LIMIT_MODEL_CONCURRENCY"),
         ("QUANTIZE_4bit=perhaps", "QUANTIZE_4BIT"),
         ("HEADER_HOLD=nan", "HEADER_HOLD"),

@@ -56,7 +56,7 @@ def trained_core(make_trained_core: MakeCore) -> LlamaCppCore:
 def _core_maker(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeCore]:
     from llama_cpp import llama_cpp as native
 
-    from engines.llama_cpp.core import create_core
+    from engines.llama_cpp.core import LlamaCppCore, create_core
 
     chains: Counter[str] = Counter()
     for call, name in (("made", "llama_sampler_chain_init"), ("freed", "llama_sampler_free")):
@@ -65,8 +65,10 @@ def _core_maker(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeCor
     cores: list[LlamaCppCore] = []
 
     def make(**options: Any) -> LlamaCppCore:
-        cores.append(create_core(model_path=str(path), n_threads=1, **options))
-        return cores[-1]
+        core = create_core(model_path=str(path), n_threads=1, **options)
+        assert isinstance(core, LlamaCppCore)
+        cores.append(core)
+        return core
 
     yield make
     for core in cores:

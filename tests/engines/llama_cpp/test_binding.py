@@ -78,8 +78,8 @@ def test_a_text_may_have_more_tokens_than_bytes(
 
 
 def test_the_memory_of_a_token_and_of_the_weights(model: Model, tiny_gguf: Path) -> None:
-    # 2 layers, 2 heads of 16 numbers for keys and as many for values, 2 bytes each.
-    assert model.bytes_per_token == 2 * 2 * (16 + 16) * 2
+    # 2 layers, 2 heads of 16 numbers for keys and as many for values.
+    assert model.kv_numbers_per_token == 2 * 2 * (16 + 16)
     assert 0.9 * tiny_gguf.stat().st_size < model.size_bytes < tiny_gguf.stat().st_size
 
 

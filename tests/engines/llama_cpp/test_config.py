@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from engines.llama_cpp.config import LARGEST_DEFAULT_CONTEXT, LlamaCppOptions
+from engines.errors import InvalidOption
+from engines.llama_cpp.config import LARGEST_DEFAULT_CONTEXT, LlamaCppOptions, Lora
+from engines.options import read_options
 
 
 @pytest.mark.parametrize(
@@ -41,5 +43,35 @@ def test_the_context_can_be_set() -> None:
 
 
 def test_options_travel_as_plain_values() -> None:
-    options = asdict(LlamaCppOptions("model.gguf"))
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(options)) == options
+    options = LlamaCppOptions("model.gguf", n_slots=2, lora=(Lora("style.gguf", 0.5),))
+    travelled = msgspec.msgpack.decode(msgspec.msgpack.encode(asdict(options)))
+    assert read_options(LlamaCppOptions, travelled) == options
+
+
+def test_a_misspelt_key_of_an_adapter_is_refused() -> None:
+    given = {"model_path": "model.gguf", "lora": [{"path": "style.gguf", "scal": 0.5}]}
+    with pytest.raises(InvalidOption, match=r"lora: .*scal"):
+        read_options(LlamaCppOptions, given)
+
+
+def test_the_scale_of_an_adapter_is_finite() -> None:
+    with pytest.raises(ValueError, match=r"scale of style\.gguf"):
+        LlamaCppOptions("model.gguf", lora=(Lora("style.gguf", float("inf")),))
+
+
+@pytest.mark.parametrize(
+    ("kv_type", "size"), [("f32", 4 * 64), ("f16", 2 * 64), ("q8_0", 2 * 34), ("q4_0", 2 * 18)]
+)
+def test_what_keys_and_values_take(kv_type: Any, size: int) -> None:
+    assert LlamaCppOptions("model.gguf", kv_type=kv_type).kv_bytes(64) == size
+
+
+def test_quantised_values_without_flash_attention_are_refused() -> None:
+    with pytest.raises(ValueError, match="q8_0 needs flash attention"):
+        LlamaCppOptions("model.gguf", kv_type="q8_0", flash_attn=False)
+    assert LlamaCppOptions("model.gguf", kv_type="f32", flash_attn=False).flash_attn is False
+
+
+def test_layers_on_the_gpu_are_a_count_or_all() -> None:
+    with pytest.raises(ValueError, match="n_gpu_layers"):
+        LlamaCppOptions("model.gguf", n_gpu_layers=-2)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import engines.llama_cpp
-from engines.errors import MissingDependency
+from engines.errors import InvalidOption, MissingDependency
 from engines.registry import create_engine
 
 
@@ -30,9 +30,9 @@ def test_bad_options_are_refused_before_a_process_is_started(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(engines.llama_cpp, "find_spec", lambda _: object())
-    with pytest.raises(ValueError, match="n_slots"):
+    with pytest.raises(InvalidOption, match="n_slots must be at least 1"):
         engines.llama_cpp.create(model_path="model.gguf", n_slots=0)
-    with pytest.raises(TypeError, match="n_slotz"):
+    with pytest.raises(InvalidOption, match="did you mean n_slots"):
         engines.llama_cpp.create(model_path="model.gguf", n_slotz=1)
 
 
