@@ -60,13 +60,18 @@ class Server:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._popen.pid
+
     def is_running(self) -> bool:
         """Tell whether the process has not ended."""
         return self._popen.poll() is None
 
     def cpu_seconds(self) -> float:
         """Return the CPU time that the process and all its descendants have used, in seconds."""
-        root = psutil.Process(self._popen.pid)
+        root = psutil.Process(self.pid)
         total = 0.0
         for process in (root, *root.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):  # it ended; its parent counts it from then on
@@ -95,7 +100,7 @@ class Server:
         with suppress(subprocess.TimeoutExpired):
             self._popen.wait(_GRACE_SECONDS)
         with suppress(ProcessLookupError):
-            os.killpg(self._popen.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
         for stream in (self._popen.stdin, self._popen.stdout):
             if stream is not None:

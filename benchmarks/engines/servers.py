@@ -55,13 +55,22 @@ def parlm(setup: Setup, port: int) -> Launch:
 
 def llama_server(setup: Setup, port: int) -> Launch:
     """llama.cpp's own server; its slots have buffers of their own, as ours have."""
+    return _llama_server(setup, port)
+
+
+def llama_server_plain(setup: Setup, port: int) -> Launch:
+    """The same with flash attention off. It is on by default, which costs some CPUs speed."""
+    return _llama_server(setup, port, "--flash-attn", "off")
+
+
+def _llama_server(setup: Setup, port: int, *further: str) -> Launch:
     if setup.llama_server is None:
         raise Absent("no binary: name one with --llama-server")
     command = [str(setup.llama_server), "--model", str(setup.model), "--alias", MODEL_NAME]
     command += ["--host", "127.0.0.1", "--port", str(port), "--no-webui", "--offline"]
     command += ["--parallel", str(setup.slots), "--ctx-size", str(setup.slots * setup.context)]
     command += ["--threads", str(setup.threads), "--threads-batch", str(setup.threads)]
-    return Launch([*command, "--no-kv-unified"])
+    return Launch([*command, "--no-kv-unified", *further])
 
 
 def llama_cpp_server(setup: Setup, port: int) -> Launch:
@@ -90,6 +99,7 @@ def xllamacpp(setup: Setup, port: int) -> Launch:
 SERVERS: dict[str, Callable[[Setup, int], Launch]] = {
     "parlm": parlm,
     "llama-server": llama_server,
+    "llama-server-fa-off": llama_server_plain,
     "llama_cpp.server": llama_cpp_server,
     "xllamacpp": xllamacpp,
 }
