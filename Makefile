@@ -7,10 +7,10 @@ STAMP  := $(VENV)/.installed
 DEV    := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve chat test check format bench clean
+.PHONY: help install serve chat test check format bench bench-llama-cpp clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -51,6 +51,9 @@ format: $(DEV) ## Format the code
 
 bench: $(DEV) ## Measure the HTTP layer's cost per streamed event
 	@$(BIN)/python -m benchmarks.sse_overhead
+
+bench-llama-cpp: $(DEV) ## Measure GGUF speed beside other servers; options by ARGS="--help"
+	@$(BIN)/python -m benchmarks.engines.llama_cpp $(ARGS)
 
 clean: ## Remove the virtual environment and caches (not the cached llama.cpp wheel)
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build dist

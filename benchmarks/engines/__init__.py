@@ -1,0 +1,1 @@
+"""How fast engines are: our server, and others under the same load in the same run."""
