@@ -336,7 +336,9 @@ class Context:
         # Through the processor's memory a state is moved as large as it is; llama.cpp's own copy
         # between slots moves the slots' whole buffers, but stays on the device.
         self._moves_state = not (params.kv_unified or model.is_offloaded or model.has_window)
-        self._n_vocab = model.vocabulary.n_tokens
+        self._logits_shape = (params.n_outputs or params.n_slots, model.vocabulary.n_tokens)
+        self._logits_address: int | None = None
+        self._logits = np.empty((0, 0), np.float32)
         self._state = (ctypes.c_uint8 * 0)()
         self.batch = Batch(params.n_batch)
 
@@ -369,7 +371,12 @@ class Context:
         the next `decode`.
         """
         pointer = native.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(pointer, shape=(n_rows, self._n_vocab))
+        address = ctypes.cast(pointer, ctypes.c_void_p).value
+        if address != self._logits_address:
+            # The buffer rarely moves, and wrapping it costs more than choosing a token from it.
+            self._logits_address = address
+            self._logits = np.ctypeslib.as_array(pointer, shape=self._logits_shape)
+        return self._logits[:n_rows]
 
     def keep(self, slot: int, length: int) -> int:
         """Drop all but the first `length` tokens of a slot; return how many are left.
