@@ -40,7 +40,7 @@ def test_children_that_ended_and_children_that_run_are_counted(tmp_path: Path) -
 
 def is_alive(process: psutil.Process) -> bool:
     """Tell whether it runs: one that nobody waited for is a zombie."""
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
 
 
 def test_settings_are_not_inherited(tmp_path: Path) -> None:
