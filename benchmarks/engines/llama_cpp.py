@@ -17,7 +17,9 @@ figures are worth little. Needs Linux or macOS, and the extras `llama_cpp` and `
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import signal
 import sys
 import tempfile
 import time
@@ -65,7 +67,9 @@ class Run:
         self.results = Results(about, notes=[], rows=[])
 
     async def measure(self) -> None:
-        """Measure every peer with every model."""
+        """Measure every peer with every model. Being told to end, it ends the servers first."""
+        if (task := asyncio.current_task()) is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         for model in self.options.models:
             with ExitStack() as stack:
                 peers = await self._start(self._setup(model), stack)
@@ -177,7 +181,10 @@ def main() -> None:
     """Measure, print the tables, and leave them in a folder with the raw figures and a plot."""
     options = parse(None, (__doc__ or "").partition("\n")[0])
     run = Run(options)
-    uvloop.run(run.measure())
+    try:
+        uvloop.run(run.measure())
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        _say("ended early; the results so far:")
     print(to_markdown(run.results))
     try:
         draw(run.results.rows, options.out / "results.png")

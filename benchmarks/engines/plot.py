@@ -57,4 +57,5 @@ def _bars(axis: Axes, rows: Sequence[Row], name: str) -> None:
             yerr=[[spread.median - spread.least], [spread.greatest - spread.median]],
             capsize=2,
         )
-    axis.set_xticks(range(len(streams)), [f"{number} streams" for number in streams])
+    axis.set_xticks(range(len(streams)), [str(number) for number in streams])
+    axis.set_xlabel("streams")
