@@ -42,9 +42,11 @@ class LlamaCppOptions:
     on (None: the model's, at most 4096); where one is None and the memory is short, it is less
     (`sizing`). A step decodes one token for every running request and at most `prefill_chunk`
     tokens of prompts; `n_batch` is the bound of both together (None: their sum). `max_queue`
-    requests may wait. `n_threads` None is one per physical core. `n_gpu_layers` -1 is all that a
-    GPU build can take. `flash_attn` None leaves it to llama.cpp on a GPU and is off without one:
-    there it is hardly faster, but its rounding lets an answer depend on what runs beside it.
+    requests may wait. `n_threads` None is measured at the first
+    start (`thread_choice`) and kept in `cache_dir` (None: nowhere, and measured at each start).
+    `n_gpu_layers` -1 is all that a GPU build can take. `flash_attn` None leaves it to llama.cpp on
+    a GPU and is off without one: there it is hardly faster, but its rounding lets an answer depend
+    on what runs beside it.
     `kv_type` is the format of keys and values in memory: q8_0 takes 53 % and q4_0 28 % of f16, at
     some loss of precision; quantised ones need flash attention, which they switch on.
     The `lora` adapters are added to the weights for every request, without being merged into them.
@@ -69,6 +71,7 @@ class LlamaCppOptions:
     kv_type: KvType = "f16"
     lora: tuple[Lora, ...] = ()
     pooling: Pooling | None = None
+    cache_dir: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("n_slots", "context_length", "n_threads", "n_batch", "prefill_chunk"):

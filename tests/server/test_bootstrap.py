@@ -91,3 +91,13 @@ def test_another_lora_adapter_makes_another_fingerprint(
         return models.find("parlm-tiny").fingerprint
 
     assert fingerprint(b"formal") != fingerprint(b"casual")
+
+
+def test_where_measurements_are_kept_changes_no_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("llama_cpp", reason="the llama_cpp engine is not installed")
+    monkeypatch.chdir(tmp_path)
+    folders = (tmp_path / "a", tmp_path / "b")
+    models = [build_models(Settings(_env_file=None, xdg_cache_home=folder)) for folder in folders]
+    assert len({table.find("parlm-tiny").fingerprint for table in models}) == 1
