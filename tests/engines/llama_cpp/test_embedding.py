@@ -205,6 +205,16 @@ def test_a_text_that_is_too_long_is_named(make_core: MakeCore) -> None:
         embed(core, "long " * 10_000)
 
 
+def test_where_memory_is_short_texts_must_be_shorter(
+    make_trained_core: MakeCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = make_trained_core()
+    monkeypatch.setattr("engines.llama_cpp.embedding.free_memory", lambda: 0)
+    with pytest.raises(InputTooLong, match="length is 512 tokens"):
+        embed(core, TokensPrompt((300,) * 600))
+    assert core.context_length == 1024
+
+
 def test_what_is_no_text_is_named(core: LlamaCppCore) -> None:
     with pytest.raises(InvalidRequest) as caught:
         embed(core, MessagesPrompt(()))
