@@ -69,6 +69,16 @@ class Embeds(Protocol):
 
 
 @runtime_checkable
+class MayOnlyEmbed(Protocol):
+    """An engine whose model may be one that generates no text."""
+
+    @property
+    def generates(self) -> bool:
+        """Whether it generates text; known once `start` has returned, True before."""
+        ...
+
+
+@runtime_checkable
 class HasContextLength(Protocol):
     """An engine that knows how many tokens one request may hold, prompt and answer together."""
 

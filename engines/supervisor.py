@@ -70,6 +70,7 @@ class SupervisedEngine:
         self._ready_expected_at = 0.0
         self._load_seconds = 1.0
         self._context_length = 0
+        self._generates = True
         self._load_error: EngineError | None = None
         self._wake_up = asyncio.Event()
         self._first_load: asyncio.Future[None] | None = None
@@ -86,6 +87,11 @@ class SupervisedEngine:
     def context_length(self) -> int:
         """Tokens one request may hold; 0 before the first load."""
         return self._context_length
+
+    @property
+    def generates(self) -> bool:
+        """Whether the model generates text; True before the first load."""
+        return self._generates
 
     @property
     def pid(self) -> int | None:
@@ -233,6 +239,7 @@ class SupervisedEngine:
         if self._is_closed:
             return
         self._context_length = loaded.context_length
+        self._generates = loaded.generates
         self._is_ready, self._detail = True, ""
         self._restarts.note_ready()
         logger.info("%s: ready after %.1f s %s", self._name, self._load_seconds, loaded.detail)

@@ -80,10 +80,14 @@ class Heartbeat(Message, frozen=True, tag="heartbeat"):
 
 
 class Loaded(Message, frozen=True, tag="loaded"):
-    """Child to parent: the core is ready. `detail` is a sentence for the log."""
+    """Child to parent: the core is ready. `detail` is a sentence for the log.
+
+    `generates` is False for a model that only makes embeddings.
+    """
 
     context_length: int
     detail: str = ""
+    generates: bool = True
 
 
 class LoadFailed(Message, frozen=True, tag="load_failed"):

@@ -209,7 +209,8 @@ def _load(connection: Connection, launch: wire.Launch) -> Core | None:
     except EngineError as error:
         connection.send(wire.LoadFailed(pack_error(error)))
         return None
-    connection.send(wire.Loaded(core.context_length, str(getattr(core, "detail", ""))))
+    detail, generates = str(getattr(core, "detail", "")), bool(getattr(core, "generates", True))
+    connection.send(wire.Loaded(core.context_length, detail, generates))
     return core
 
 

@@ -137,6 +137,7 @@ def _engine_options(
         "context_length": spec.context_length,
         "n_threads": settings.llama_cpp_threads,
         "n_gpu_layers": settings.llama_cpp_gpu_layers,
+        "cache_dir": str(settings.xdg_cache_home / "parlm"),
     }
     given = {name: value for name, value in options.items() if value is not None}
     return given | spec.engine_args
@@ -146,7 +147,8 @@ def _fingerprint(
     engine: str, description: ModelDescription, adapter: BaseChatAdapter, options: dict[str, Any]
 ) -> str:
     digest = hashlib.sha256()
-    about = (engine, _version(engine), type(adapter).__qualname__, sorted(options.items()))
+    counting = sorted((k, v) for k, v in options.items() if k != "cache_dir")
+    about = (engine, _version(engine), type(adapter).__qualname__, counting)
     digest.update(repr(about).encode())
     digest.update((description.chat_template or "").encode())
     adapters = [lora["path"] for lora in options.get("lora", ())]

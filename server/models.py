@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from adapters.base import BaseChatAdapter
-from engines.base import Engine, HasContextLength
+from engines.base import Engine, HasContextLength, MayOnlyEmbed
+from engines.errors import UnsupportedOperation
 from engines.types import ModelDescription
 from server.errors import ApiError
 
@@ -26,6 +27,13 @@ class ServedModel:
     fingerprint: str
     created: int
     aliases: tuple[str, ...] = ()
+
+    def check_generates(self) -> None:
+        """Raise `UnsupportedOperation` if the model makes embeddings only."""
+        if isinstance(self.engine, MayOnlyEmbed) and not self.engine.generates:
+            raise UnsupportedOperation(
+                "this model makes embeddings (POST /v1/embeddings) and generates no text"
+            )
 
     @property
     def context_length(self) -> int:

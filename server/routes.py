@@ -41,6 +41,7 @@ async def chat_completions(request: Request) -> Response:
     """Continue a chat."""
     wire = ChatCompletionRequest.model_validate(await _json(request))
     model = _models(request).find(wire.model)
+    model.check_generates()
     request_id = _request_id(request)
     generation = await chat_request(wire, model, request_id)
     events = parse(model.engine.generate(generation), model.adapter, offered_tools(wire))
@@ -58,6 +59,7 @@ async def completions(request: Request) -> Response:
     """Continue one or several texts."""
     wire = CompletionRequest.model_validate(await _json(request))
     model = _models(request).find(wire.model)
+    model.check_generates()
     request_id = _request_id(request)
     generations = text_requests(wire, model, request_id)
     events = merge([model.engine.generate(g) for g in generations], choices_each=wire.n or 1)

@@ -83,7 +83,7 @@ class Settings(BaseSettings):
         description="Context length in tokens; default is the model's own, at most 4096.",
     )
     llama_cpp_threads: int | None = Field(
-        default=None, ge=1, le=512, description="CPU threads of the llama.cpp engine."
+        default=None, ge=1, le=512, description="CPU threads of llama.cpp; default is measured."
     )
     llama_cpp_gpu_layers: int | None = Field(
         default=None, ge=-1, description="Layers on the GPU; default all where there is one."
@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     )
     engine_args: Annotated[dict[str, object], NoDecode] = Field(
         default={}, description="Options of the engine as a JSON object, over other settings."
+    )
+    xdg_cache_home: Path = Field(
+        default=Path("~/.cache"), description="Where what was measured is kept, in a folder parlm."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="debug, info, warning or error. Prompts are never logged."

@@ -134,7 +134,8 @@ def clean_environment(**settings: str) -> dict[str, str]:
 @contextlib.contextmanager
 def program(cwd: Path, *, within: float = 60, **settings: str) -> Iterator[Program]:
     """Run `parlm serve` in `cwd` with settings in its environment; yields once it is ready."""
-    settings = {"MODEL_SERVER": f"127.0.0.1:{free_port()}"} | settings
+    usual = {"MODEL_SERVER": f"127.0.0.1:{free_port()}", "XDG_CACHE_HOME": str(cwd)}
+    settings = usual | settings
     process = subprocess.Popen(
         [sys.executable, "-m", "server", "serve"],
         cwd=cwd,

@@ -14,9 +14,11 @@ from engines.base import Engine
 from engines.llama_cpp.config import LlamaCppOptions
 from engines.options import read_options
 
-# To be set before the child imports the library: OpenMP threads that spin at a barrier for
-# another thread to finish lose most of their speed as soon as anything else runs on a core.
-CHILD_ENVIRONMENT: Mapping[str, str] = {"GOMP_SPINCOUNT": "0"}
+# To be set before the child imports the library. OpenMP threads that wait for another at a barrier
+# spin for milliseconds by default, and lose most of their speed as soon as anything else runs on a
+# core; with no spinning at all they lose it on an idle machine, to sleeping and waking. So many
+# turns are some microseconds, about what a barrier takes (figures in ARCHITECTURE.md).
+CHILD_ENVIRONMENT: Mapping[str, str] = {"GOMP_SPINCOUNT": "300"}
 
 
 def create(**options: Any) -> Engine:

@@ -323,7 +323,12 @@ class Batch:
 
 
 class Context:
-    """The memory (KV cache) of `n_slots` sequences, and the computation over it."""
+    """The memory (KV cache) of `n_slots` sequences, and the computation over it.
+
+    `note` is what the log should know of it.
+    """
+
+    note = ""
 
     def __init__(self, model: Model, params: ContextParams) -> None:
         LOG.take_errors()
@@ -352,6 +357,10 @@ class Context:
         """Threads for steps of several tokens."""
         return int(native.llama_n_threads_batch(self._context))
 
+    def set_threads(self, single: int, batch: int) -> None:
+        """Set the threads for steps of one token, and for those of several."""
+        native.llama_set_n_threads(self._context, single, batch)
+
     @property
     def slot_length(self) -> int:
         """Tokens one slot can hold."""
@@ -363,6 +372,18 @@ class Context:
         code = native.llama_decode(self._context, self.batch.native)
         if code != 0:
             raise DecodeError(code, LOG.take_errors())
+
+    def try_step(self, n_tokens: int) -> None:
+        """Run a step of so many tokens, to see how long it takes, and forget it."""
+        batch = self.batch
+        batch.tokens[:n_tokens] = np.arange(n_tokens) % self._n_vocab
+        batch.positions[:n_tokens] = np.arange(n_tokens)
+        batch.slots[:n_tokens] = 0
+        batch.outputs[:n_tokens] = 0
+        batch.outputs[n_tokens - 1] = 1
+        self.decode(n_tokens)
+        native.llama_synchronize(self._context)
+        self.keep(0, 0)
 
     def logits(self, n_rows: int) -> NDArray[np.float32]:
         """Return the logits of the last step, one row per marked row of the batch, in order.

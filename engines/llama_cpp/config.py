@@ -61,8 +61,9 @@ class LlamaCppOptions:
     prompts, or as many as make it last `step_seconds`; `n_batch` is the bound of both together
     (None: their sum).
 
-    `n_threads` None is one per physical core. `n_gpu_layers` -1 is all that a GPU build can take.
-    `flash_attn` None leaves it to llama.cpp on a GPU and is off without one: there it is hardly
+    `n_threads` None is measured at the first start (`thread_choice`) and kept in `cache_dir`
+    (None: nowhere, and measured at each start). `n_gpu_layers` -1 is all that a GPU build can
+    take. `flash_attn` None leaves it to llama.cpp on a GPU and is off without one: there it is hardly
     faster, but its rounding lets an answer depend on what runs beside it.
 
     `kv_type` is the format of keys and values in memory: q8_0 takes 53 % and q4_0 28 % of f16, at
@@ -99,6 +100,7 @@ class LlamaCppOptions:
     kv_type: KvType = "f16"
     lora: tuple[Lora, ...] = ()
     pooling: Pooling | None = None
+    cache_dir: str | None = None
 
     def __post_init__(self) -> None:
         for name in _COUNTS:

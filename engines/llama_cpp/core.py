@@ -68,7 +68,10 @@ class LlamaCppCore:
         self._choices: dict[Sequence, RunningChoice] = {}
         self._n_failed = 0
         self._is_closed = False
-        self.detail = f"{model.description}, {size.n_slots} slots of {size.context_length} tokens"
+        self.detail = (
+            f"{model.description}, {size.n_slots} slots of {size.context_length} tokens, "
+            f"{context.note}"
+        )
 
     @property
     def context_length(self) -> int:

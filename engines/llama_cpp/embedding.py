@@ -3,13 +3,15 @@
 The vector of a text is made of its tokens' last hidden states: their mean, the first or the last,
 as the model was trained, and then divided by its Euclidean norm.
 
-A decoder is given at most `CHUNK` tokens at a time, half of the longest chunk of a prompt by
-default: that is how long running answers may wait between two steps. Short texts share a piece, a
-longer one takes several. An encoder, beside which nothing runs, takes a text in one piece.
+A decoder is given as many tokens at a time as it computes in about `PIECE_SECONDS`, at least
+`LEAST_CHUNK` and at most `CHUNK` of them: that is how long running answers wait between two steps.
+Short texts share a piece, a longer one takes several. An encoder, beside which nothing runs, takes
+a text in one piece.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -32,8 +34,11 @@ from engines.llama_cpp.config import LlamaCppOptions, Pooling
 from engines.llama_cpp.sizing import choose_size, free_memory
 from engines.types import EmbeddingRequest, PartsPrompt, Prompt, Text
 
+PIECE_SECONDS = 0.2
 CHUNK = 256
-"""Tokens of a piece of work."""
+"""Most tokens of a piece of work."""
+LEAST_CHUNK = 16
+"""Fewer at a time would cost much more time for each: they share the reading of the weights."""
 
 _SLOTS = 32
 # Characters tokenised in a piece of work.
@@ -63,6 +68,7 @@ class Embedder:
         self._tokenizer = PromptTokenizer(model.vocabulary)
         self._pooling: Pooling = options.pooling or model.pooling or "mean"
         self._n_slots = 1 if model.has_recurrent_state else _SLOTS
+        self._tokens_per_second = 1.0  # until the first, short piece has shown it
         self._context: EmbeddingContext | None = None
         self._limit = options.resolve_context_length(model.trained_context_length)
 
@@ -76,7 +82,7 @@ class Embedder:
         self._check(request)
         context = self.open()
         inputs = yield from self._encode_all(request.prompts)
-        for group in _groups(inputs, self._n_slots):
+        for group in self._groups(inputs):
             try:
                 vectors = yield from self._run(context, group)
             finally:
@@ -162,20 +168,42 @@ class Embedder:
             raise InputTooLong(self._limit, len(tokens), name)
         return tokens
 
+    @property
+    def _chunk(self) -> int:
+        """Tokens of the next piece of work."""
+        if self._model.is_encoder:
+            return CHUNK
+        return int(max(LEAST_CHUNK, min(self._tokens_per_second * PIECE_SECONDS, CHUNK)))
+
+    def _groups(self, inputs: Sequence[_Input]) -> Iterator[list[_Input]]:
+        """Cut the inputs into groups: several of a piece's tokens together, or a longer one."""
+        group: list[_Input] = []
+        n_tokens = 0
+        for each in inputs:
+            n_tokens += len(each.tokens)
+            if group and (n_tokens > self._chunk or len(group) == self._n_slots):
+                yield group
+                group, n_tokens = [], len(each.tokens)
+            group.append(each)
+        if group:
+            yield group
+
     def _run(
         self, context: EmbeddingContext, group: Sequence[_Input]
     ) -> Generator[EmbeddedPart, None, list[Vector]]:
         """Compute texts that share a piece, or one that takes a piece or more."""
-        if sum(len(each.tokens) for each in group) <= len(context.batch.tokens):
+        if len(group) > 1 or self._model.is_encoder:
             return [self._pool(rows) for rows in self._compute(context, group)]
         (only,) = group
         vector = Running(self._pooling)
-        for start in range(0, len(only.tokens), CHUNK):
-            if start:
-                yield EmbeddedPart()
-            chunk = _Input(only.index, only.tokens[start : start + CHUNK])
+        start = 0
+        while True:
+            chunk = _Input(only.index, only.tokens[start : start + self._chunk])
             vector.add(self._compute(context, [chunk], start)[0])
-        return [vector.result()]
+            start += len(chunk.tokens)
+            if start == len(only.tokens):
+                return [vector.result()]
+            yield EmbeddedPart()
 
     def _pool(self, rows: Vector) -> Vector:
         vector = Running(self._pooling)
@@ -193,7 +221,10 @@ class Embedder:
             batch.positions[row:end] = np.arange(start, start + len(each.tokens))
             batch.slots[row:end] = slot
             ends.append(row := end)
-        return np.split(context.run(row), ends[:-1])
+        started = time.perf_counter()
+        vectors = context.run(row)
+        self._tokens_per_second = row / max(time.perf_counter() - started, 1e-6)
+        return np.split(vectors, ends[:-1])
 
 
 class Running:
@@ -223,20 +254,6 @@ class Running:
         if not np.isfinite(norm) or norm == 0:
             raise EngineError("the model gave an embedding without a direction")
         return (self._vector / norm).astype(np.float32)
-
-
-def _groups(inputs: Sequence[_Input], n_slots: int) -> Iterator[list[_Input]]:
-    """Cut the inputs into groups: several of `CHUNK` tokens together, or one that is longer."""
-    group: list[_Input] = []
-    n_tokens = 0
-    for each in inputs:
-        n_tokens += len(each.tokens)
-        if group and (n_tokens > CHUNK or len(group) == n_slots):
-            yield group
-            group, n_tokens = [], len(each.tokens)
-        group.append(each)
-    if group:
-        yield group
 
 
 def _length(prompt: Prompt) -> int:

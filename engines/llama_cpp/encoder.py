@@ -33,6 +33,11 @@ class EncoderCore:
         self.detail = f"{model.description}, embeddings of {model.embedding_length} dimensions"
 
     @property
+    def generates(self) -> bool:
+        """False: this model only reads."""
+        return False
+
+    @property
     def context_length(self) -> int:
         """Tokens one text may have."""
         return self._embedder.limit

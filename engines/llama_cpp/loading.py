@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import ModelLoadError
-from engines.llama_cpp.binding import Context, ContextParams, Model
+from engines.llama_cpp.binding import Context, ContextParams, DecodeError, Model
 from engines.llama_cpp.config import LlamaCppOptions
 from engines.llama_cpp.lora import add_adapters
 from engines.llama_cpp.sizing import Size, choose_size, free_memory
+from engines.llama_cpp.thread_choice import tune
 from engines.threads import default_threads
 
 GGUF_MAGIC = b"GGUF"
@@ -77,12 +78,20 @@ def load_weights(options: LlamaCppOptions) -> Weights:
 
 def open_context(weights: Weights, options: LlamaCppOptions) -> tuple[Context, Size]:
     """Make the context to generate in. Raises `ModelLoadError`; the model is closed then."""
+    model = weights.model
     try:
-        size = _choose_size(weights.model, options, weights.free)
-        return _open_context(weights.path, weights.model, options, size), size
+        size = _choose_size(model, options, weights.free)
+        context = _open_context(weights.path, model, options, size)
     except ModelLoadError:
-        weights.model.close()
+        model.close()
         raise
+    try:
+        context.note = tune(model, context, options)
+    except DecodeError as error:
+        context.close()
+        model.close()
+        raise ModelLoadError(f"{weights.path} loads, but a first step failed: {error}") from error
+    return context, size
 
 
 def _check_model(path: Path, model: Model) -> None:

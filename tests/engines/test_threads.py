@@ -49,3 +49,34 @@ def test_without_affinity_all_cpus_are_usable(
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert threads.default_threads() == 1
+
+
+def test_counts_worth_trying_are_the_most_first(machine: Path) -> None:
+    assert threads.processors().thread_counts == (4, 2, 1)
+    assert threads.Processors(64, 128, "x").thread_counts == (128, 64, 32, 2, 1)
+    assert threads.Processors(1, 1, "x").thread_counts == (1,)
+
+
+def test_a_quota_bounds_the_logical_processors_too(machine: Path) -> None:
+    (machine / "cpu.max").write_text("250000 100000\n")
+    assert (threads.processors().cores, threads.processors().cpus) == (2, 3)
+
+
+def test_the_processors_name(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = machine / "cpuinfo"
+    info.write_text("processor\t: 0\nmodel name\t: Abacus 3000\n\nmodel name\t: Abacus 3000\n")
+    monkeypatch.setattr(threads, "_CPU_INFO", info)
+    assert threads.processors().name == "Abacus 3000"
+    monkeypatch.setattr(threads, "_CPU_INFO", machine / "none")
+    assert threads.processors().name
+
+
+def test_time_of_others(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stat = machine / "stat"
+    second = os.sysconf("SC_CLK_TCK")
+    stat.write_text(f"cpu  {5 * second} 0 {2 * second} 90 90 {second} 0 {second} 0 0\ncpu0 1\n")
+    monkeypatch.setattr(threads, "_CPU_TIMES", stat)
+    monkeypatch.setattr("time.process_time", lambda: 2.0)
+    assert threads.others_seconds() == pytest.approx(7.0)
+    stat.write_text("strange")
+    assert threads.others_seconds() is None

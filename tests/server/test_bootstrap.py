@@ -1,5 +1,6 @@
 """Putting the server together: what is refused before anything starts."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,10 @@ import pytest
 from adapters import BaseChatAdapter, chat_adapters
 from server.bootstrap import build_models
 from server.settings import Settings, SettingsError
+
+needs_llama_cpp = pytest.mark.skipif(
+    find_spec("llama_cpp") is None, reason="the llama_cpp engine is not installed"
+)
 
 
 def test_an_adapters_defaults_must_be_sampling_parameters(
@@ -77,10 +82,10 @@ def test_engine_args_of_several_models_stand_in_the_file(tmp_path: Path) -> None
     assert message.startswith("ENGINE_ARGS fits one model")
 
 
+@needs_llama_cpp
 def test_another_lora_adapter_makes_another_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("llama_cpp", reason="the llama_cpp engine is not installed")
     monkeypatch.chdir(tmp_path)
     adapter = tmp_path / "style.gguf"
     args = {"lora": [{"path": str(adapter)}]}
@@ -91,3 +96,13 @@ def test_another_lora_adapter_makes_another_fingerprint(
         return models.find("parlm-tiny").fingerprint
 
     assert fingerprint(b"formal") != fingerprint(b"casual")
+
+
+@needs_llama_cpp
+def test_where_measurements_are_kept_changes_no_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = (tmp_path / "a", tmp_path / "b")
+    models = [build_models(Settings(_env_file=None, xdg_cache_home=folder)) for folder in folders]
+    assert len({table.find("parlm-tiny").fingerprint for table in models}) == 1

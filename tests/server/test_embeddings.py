@@ -6,7 +6,7 @@ import base64
 import math
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,11 @@ from typing import Any
 import httpx2
 import pytest
 
+from adapters.base import BaseChatAdapter
+from adapters.errors import UnsupportedChat
 from engines.echo import EchoEngine
 from engines.registry import create_engine
+from engines.types import Message, Prompt, Tool
 from tests.engines.tiny_bert import make_bert, write_bert_gguf
 from tests.engines.tiny_gguf import write_tiny_gguf
 from tests.serving import app_server, post, served
@@ -28,6 +31,13 @@ pytestmark = pytest.mark.skipif(
 WIDTH = 64
 
 
+class Untemplated(BaseChatAdapter):
+    """Refuses every chat, as for a model without a template: not what is wrong with an encoder."""
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Prompt:
+        raise UnsupportedChat("no template")
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("models")
@@ -35,7 +45,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     bert = str(write_bert_gguf(make_bert(), folder / "bert.gguf"))
     models = [
         served(create_engine("llama_cpp", model_path=llama, n_threads=1), "llama"),
-        served(create_engine("llama_cpp", model_path=bert, n_threads=1), "bert"),
+        served(create_engine("llama_cpp", model_path=bert, n_threads=1), "bert", Untemplated()),
         served(EchoEngine(), "echo"),
     ]
     with app_server(models) as root:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from engines.errors import (
     UnsupportedParameter,
 )
 from engines.llama_cpp.core import LlamaCppCore, create_core
-from engines.llama_cpp.embedding import CHUNK, Running
+from engines.llama_cpp.embedding import CHUNK, LEAST_CHUNK, Running
 from engines.llama_cpp.encoder import EncoderCore
 from engines.types import EmbeddingRequest, MessagesPrompt, Prompt, TokensPrompt
 from tests.engines.llama_cpp.driving import answer, finish, prompt, request, text_of
@@ -182,12 +183,30 @@ def test_token_ids_are_taken_as_they_are(core: LlamaCppCore) -> None:
     assert caught.value.param == "input[1]"
 
 
-def test_short_texts_share_a_piece_and_a_long_one_takes_several(core: LlamaCppCore) -> None:
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pieces as long as they may be, however busy the machine is."""
+    monkeypatch.setattr("engines.llama_cpp.embedding.PIECE_SECONDS", math.inf)
+
+
+def test_short_texts_share_a_piece_and_a_long_one_takes_several(
+    core: LlamaCppCore, patient: None
+) -> None:
     short = parts(core, *["tell me a story"] * 10)
     assert [len(part.vectors) for part in short] == [10]
     long = parts(core, TokensPrompt((300,) * (CHUNK + 1)), TokensPrompt((300,)))
     assert [len(part.vectors) for part in long] == [0, 1, 1]
     assert [part.prompt_tokens for part in long] == [0, CHUNK + 1, 1]
+
+
+def test_a_slow_model_has_shorter_pieces(
+    core: LlamaCppCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = TokensPrompt(tuple(range(300, 300 + 2 * LEAST_CHUNK + 1)))
+    fast = embed(core, text)[0]
+    monkeypatch.setattr("engines.llama_cpp.embedding.PIECE_SECONDS", 0.0)
+    assert [len(part.vectors) for part in parts(core, text)] == [0, 0, 1]
+    assert np.abs(embed(core, text)[0] - fast).max() < 2e-3
 
 
 def test_long_lists_are_tokenised_in_pieces_too(core: LlamaCppCore) -> None:
@@ -203,6 +222,16 @@ def test_a_text_that_is_too_long_is_named(make_core: MakeCore) -> None:
     assert caught.value.limit == 64
     with pytest.raises(InputTooLong, match="at least"):
         embed(core, "long " * 10_000)
+
+
+def test_where_memory_is_short_texts_must_be_shorter(
+    make_trained_core: MakeCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = make_trained_core()
+    monkeypatch.setattr("engines.llama_cpp.embedding.free_memory", lambda: 0)
+    with pytest.raises(InputTooLong, match="length is 512 tokens"):
+        embed(core, TokensPrompt((300,) * 600))
+    assert core.context_length == 1024
 
 
 def test_what_is_no_text_is_named(core: LlamaCppCore) -> None:
@@ -229,7 +258,7 @@ def test_an_answer_runs_on_beside_embeddings(core: LlamaCppCore) -> None:
     assert text_of(events) == alone
 
 
-def test_requests_take_turns_after_vectors(core: LlamaCppCore) -> None:
+def test_requests_take_turns_after_vectors(core: LlamaCppCore, patient: None) -> None:
     texts = [f"the fox number {i} " * 10 for i in range(12)]
     alone = embed(core, *texts)
     jobs = [core.embed(EmbeddingRequest(i, tuple(map(prompt, texts)))) for i in "ab"]
@@ -242,7 +271,7 @@ def test_requests_take_turns_after_vectors(core: LlamaCppCore) -> None:
         assert [found[i] for i in range(12)] == [vector.tobytes() for vector in alone]
 
 
-def test_a_request_given_up_leaves_nothing_behind(core: LlamaCppCore) -> None:
+def test_a_request_given_up_leaves_nothing_behind(core: LlamaCppCore, patient: None) -> None:
     before = embed(core, "hello world")[0]
     job = core.embed(EmbeddingRequest("e", (TokensPrompt((300,) * (CHUNK + 1)),)))
     next(job)
