@@ -26,6 +26,7 @@ from engines.errors import (
 from engines.llama_cpp.binding import Context, DecodeError, Model
 from engines.llama_cpp.choice import Choice, Limits
 from engines.llama_cpp.config import LlamaCppOptions
+from engines.llama_cpp.constraints import CompiledConstraint, ConstraintCompiler
 from engines.llama_cpp.loading import load
 from engines.llama_cpp.logprobs import LogprobReader
 from engines.llama_cpp.prompt import PromptTokenizer
@@ -59,6 +60,7 @@ class LlamaCppCore:
         self._vocabulary = model.vocabulary
         self._tokenizer = PromptTokenizer(model.vocabulary)
         self._logprobs = LogprobReader(model.vocabulary.pieces, model.vocabulary.names)
+        self._constraints = ConstraintCompiler(model.vocabulary)
         self._scheduler = Scheduler(
             n_slots=size.n_slots,
             context_length=size.context_length,
@@ -167,11 +169,13 @@ class LlamaCppCore:
     def _start(self, request: GenerationRequest, prompt: NDArray[np.int32], limits: Limits) -> None:
         """Make the request's choices and hand their sequences to the scheduler."""
         params = request.sampling
+        asked = params.constraint
+        constraint = self._constraints.compile(asked) if asked is not None else None
         running = RunningRequest(request.request_id, len(prompt), params.logprobs, [])
         leader: Sequence | None = None
         for index in range(params.n):
             sequence = Sequence(request.request_id, prompt, leader)
-            sampler = self._sampler(params, index, prompt, limits)
+            sampler = self._sampler(params, index, prompt, limits, constraint)
             choice = Choice(index, limits, self._vocabulary.pieces)
             running.choices.append(RunningChoice(running, sequence, sampler, choice))
             leader = leader or sequence
@@ -180,9 +184,16 @@ class LlamaCppCore:
         self._scheduler.submit([choice.sequence for choice in running.choices])
 
     def _sampler(
-        self, params: SamplingParams, index: int, prompt: NDArray[np.int32], limits: Limits
+        self,
+        params: SamplingParams,
+        index: int,
+        prompt: NDArray[np.int32],
+        limits: Limits,
+        constraint: CompiledConstraint | None,
     ) -> TokenSampler:
-        return TokenSampler(params, index, self._vocabulary.n_tokens, prompt, limits.end_tokens)
+        ends = limits.end_tokens
+        state = constraint.start(ends) if constraint is not None else None
+        return TokenSampler(params, index, self._vocabulary.n_tokens, prompt, ends, state)
 
     def _place(self, placement: Placement) -> None:
         """Make the memory of a slot hold what its sequence will build on."""
@@ -210,15 +221,26 @@ class LlamaCppCore:
     def _collect(self, spans: Many[Span]) -> list[StepOutput]:
         """Choose the next token of every span that has an output; say what came of it."""
         events: dict[RunningRequest, list[Event]] = {}
+        errors: dict[RunningRequest, EngineError] = {}
         for running, token, logprob in self._sample(spans):
-            shown = running.choice.accept(token, logprob)
+            sampler = running.sampler
+            sampler.accept(token)
+            if sampler.error is not None:
+                errors[running.request] = sampler.error
+                continue
+            shown = running.choice.accept(token, logprob, is_last=sampler.is_complete)
             events.setdefault(running.request, []).extend(shown)
             if running.choice.reason is None:
-                running.sampler.accept(token)
                 self._scheduler.append(running.sequence, token)
             else:
                 events[running.request] += self._end(running)
-        return [StepOutput(r.request_id, tuple(list_)) for r, list_ in events.items() if list_]
+        for request in errors:
+            events.pop(request, None)
+            self._drop(request)
+        failed = [StepOutput(r.request_id, error=error) for r, error in errors.items()]
+        return failed + [
+            StepOutput(r.request_id, tuple(list_)) for r, list_ in events.items() if list_
+        ]
 
     def _sample(self, spans: Many[Span]) -> list[tuple[RunningChoice, int, TokenLogprob | None]]:
         """Return the next token of each choice whose newest token was decoded."""
