@@ -137,6 +137,7 @@ def _sentence(reason: str) -> str:
     line = re.sub(r"^(?:at )?\d+\(\d+\): ", "", line.removeprefix("error: "))
     line = re.sub(r'^invalid regex ".*?" \(in regex\): ', "", line)
     line = re.sub(r"""(["'])((?:[^"'\\]|\\.)*)\1""", _kept_quote, line)
+    line = re.sub(r"^(Unknown format|Invalid type): (?![\w-]{1,40}$).*", r"\1", line)
     # Here it writes out the regular expression, or goes on to its own options.
     line = re.split(r"\s*[ (]/|\s*\((?:And|Or|SearchRegex)\b|\. ", line)[0]
     return line[:_MAX_REASON].strip() or "the library gave no reason"
