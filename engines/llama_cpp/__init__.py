@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from engines.base import Engine
+from engines.errors import MissingDependency
 from engines.llama_cpp.config import LlamaCppOptions
 
 # To be set before the child imports the library: OpenMP threads that spin at a barrier for
@@ -21,11 +22,14 @@ CHILD_ENVIRONMENT: Mapping[str, str] = {"GOMP_SPINCOUNT": "0"}
 def create(**options: Any) -> Engine:
     """Build the engine from the fields of `LlamaCppOptions`; `start` loads the model.
 
-    Raises `ModuleNotFoundError` when llama-cpp-python is not installed, `TypeError` for an
-    unknown option and `ValueError` for a value out of range.
+    Raises `ModuleNotFoundError` when llama-cpp-python is not installed, `MissingDependency`
+    when llguidance is not, `TypeError` for an unknown option and `ValueError` for a value out of
+    range.
     """
     if find_spec("llama_cpp") is None:
         raise ModuleNotFoundError("No module named 'llama_cpp'", name="llama_cpp")
+    if find_spec("llguidance") is None:
+        raise MissingDependency("llama_cpp", "llguidance", "run `make install`")
     from engines.supervisor import SupervisedEngine
 
     return SupervisedEngine(
