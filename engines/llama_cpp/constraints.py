@@ -11,17 +11,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
-from engines.errors import EngineOverloaded, InvalidParameter
+from engines.errors import EngineOverloaded, InvalidParameter, UnsupportedParameter
 from engines.llama_cpp.binding import Vocabulary
 from engines.llama_cpp.constraint_grammars import refusal, to_llguidance
 from engines.types import Constraint
 
 Row = NDArray[np.float32]
+
+VERSION = version("llguidance")
+# Before it a `maxItems` of a billion takes all memory.
+LEAST_VERSION = (1, 9)
 
 # Chains of references recurse: 64 KiB of them overflow the usual 8 MiB and kill the process.
 _STACK_BYTES = 256 << 20
@@ -55,9 +60,15 @@ class ConstraintCompiler:
     def compile(self, constraint: Constraint) -> CompiledConstraint:
         """Compile a constraint, in a second at most.
 
-        Raises `InvalidParameter`, named after the field, and `EngineOverloaded` while a
-        constraint that took too long is still being compiled.
+        Raises `InvalidParameter`, named after the field; `EngineOverloaded` while a constraint
+        that took too long is still being compiled; `UnsupportedParameter` beside an llguidance
+        that is too old to be given what clients send.
         """
+        if tuple(map(int, VERSION.split(".")[:2])) < LEAST_VERSION:
+            needed = ".".join(map(str, LEAST_VERSION))
+            raise UnsupportedParameter(
+                constraint.param, "llama_cpp", f"it needs llguidance {needed}, {VERSION} is there"
+            )
         if self._thread is not None and self._thread.is_alive():
             raise EngineOverloaded("another constraint is still being compiled; try again later")
         if self._tokenizer is None:

@@ -174,7 +174,7 @@ def test_too_much_on_the_way_ends_that_request_alone(
 def test_cancelling_frees_the_state(core: LlamaCppCore) -> None:
     core.submit(request("the", constrained(Regex("[a-z]{400}"), HOT)))
     core.step()
-    states = [weakref.ref(c.sampler._constraint) for c in core._requests["a"].choices]  # type: ignore[type-var]
+    states = [weakref.ref(c.sampler._constraint) for c in core._requests["a"].choices]
     core.cancel("a")
     gc.collect()
     assert len(states) == 4

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
-from engines.errors import EngineOverloaded, InvalidParameter
+from engines.errors import EngineOverloaded, InvalidParameter, UnsupportedParameter
 from engines.llama_cpp import constraints
 from engines.llama_cpp.binding import Model, Vocabulary
 from engines.llama_cpp.constraints import ConstraintCompiler
@@ -138,14 +138,7 @@ def test_a_recursive_grammar(compiler: ConstraintCompiler, vocabulary: Vocabular
 def test_white_space_is_bounded(compiler: ConstraintCompiler, vocabulary: Vocabulary) -> None:
     compiled = compiler.compile(JsonObject())
     assert accepts(compiled, vocabulary, '{\n    "a": {\n        "b": 1\n    }\n}')
-    if version() >= (1, 9):
-        assert not accepts(compiled, vocabulary, '{"a":' + 40 * " " + "1}")
-
-
-def version() -> tuple[int, ...]:
-    import llguidance
-
-    return tuple(int(part) for part in llguidance.__version__.split(".")[:2])
+    assert not accepts(compiled, vocabulary, '{"a":' + 40 * " " + "1}")
 
 
 def test_a_client_cannot_switch_enforcement_off(compiler: ConstraintCompiler) -> None:
@@ -202,6 +195,14 @@ def test_what_a_vocabulary_cannot_spell_is_an_error(vocabulary: Vocabulary) -> N
     )
     with pytest.raises(InvalidParameter, match="no text can satisfy it"):
         ConstraintCompiler(cast(Vocabulary, without)).compile(Regex("z"))
+
+
+def test_beside_an_old_library_constraints_are_refused(
+    compiler: ConstraintCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constraints, "VERSION", "1.7.6")
+    with pytest.raises(UnsupportedParameter, match=r"needs llguidance 1\.9, 1\.7\.6 is there"):
+        compiler.compile(JsonObject())
 
 
 def test_a_constraint_that_takes_too_long_is_given_up(

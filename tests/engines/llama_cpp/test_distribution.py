@@ -74,7 +74,7 @@ def renormalised(probabilities: Floats, keep: NDArray[np.bool_]) -> Floats:
 
 def written(context: Context) -> NDArray[np.float32]:
     """The context's row, with the known logits in it."""
-    row = context.logits(1)[0]
+    row: NDArray[np.float32] = context.logits(1)[0]
     row[:] = -1000.0
     row[list(LOGITS)] = list(LOGITS.values())
     return row

@@ -101,6 +101,7 @@ FOLLOWED: dict[str, Constraint] = {
     ),
     "tree of references": JsonSchema(fits(json.dumps(tree(850), separators=(",", ":")))),
     "a billion items": schema({"type": "array", "items": {}, "minItems": 10**9}),
+    "up to a billion items": schema({"type": "array", "items": {}, "maxItems": 10**9}),
     "a billion characters": schema({"type": "string", "minLength": 10**9}),
     "a billion members": schema({"type": "object", "minProperties": 10**9}),
     "chain of rules": Grammar(fits(rules(4230, "r{} ::= r{}", '"a"'))),
