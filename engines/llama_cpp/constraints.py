@@ -31,7 +31,7 @@ LEAST_VERSION = (1, 9)
 # Chains of references recurse: 64 KiB of them overflow the usual 8 MiB and kill the process.
 _STACK_BYTES = 256 << 20
 # The other limits leave no constraint known that takes longer; what does is given up on.
-_COMPILE_SECONDS = 1.0
+_COMPILE_SECONDS = 2.0
 
 
 def _limits() -> LLParserLimits:
@@ -58,7 +58,7 @@ class ConstraintCompiler:
         self._thread: threading.Thread | None = None
 
     def compile(self, constraint: Constraint) -> CompiledConstraint:
-        """Compile a constraint, in a second at most.
+        """Compile a constraint, in two seconds at most.
 
         Raises `InvalidParameter`, named after the field; `EngineOverloaded` while a constraint
         that took too long is still being compiled; `UnsupportedParameter` beside an llguidance
