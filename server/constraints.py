@@ -12,6 +12,15 @@ from collections.abc import Mapping
 from engines.types import Constraint, Grammar, JsonObject, JsonSchema, OneOf, Regex
 from server.protocol import ResponseFormat, SamplingFields, Schema, StructuredOutputs, Wire
 
+# What else `structured_outputs` may hold in vLLM 0.32.
+_OF_VLLM = (
+    "structural_tag",
+    "whitespace_pattern",
+    "disable_fallback",
+    "disable_any_whitespace",
+    "disable_additional_properties",
+)
+
 
 def constraint_of(wire: SamplingFields) -> Constraint | None:
     """Return the constraint a body asks for."""
@@ -33,17 +42,22 @@ def constraint_of(wire: SamplingFields) -> Constraint | None:
 
 
 def unknown_options(wire: SamplingFields) -> dict[str, object]:
-    """Return what stands in these fields under names that nobody knows, by its wire name."""
+    """Return what stands in these fields that nobody here knows, by its wire name.
+
+    A name that vLLM does not know either may be the client's own words: then the field it
+    stands in is named.
+    """
     parts: Mapping[str, Wire | None] = {
         "response_format": wire.response_format,
         "response_format.json_schema": wire.response_format and wire.response_format.json_schema,
         "structured_outputs": wire.structured_outputs,
     }
     return {
-        f"{path}.{name}": value
+        f"{path}.{name}" if name in _OF_VLLM else path: value
         for path, part in parts.items()
         if part is not None
         for name, value in (part.model_extra or {}).items()
+        if value is not None
     }
 
 

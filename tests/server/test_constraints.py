@@ -131,7 +131,7 @@ def test_what_nobody_knows_is_left_for_an_engine_to_refuse() -> None:
         "structured_outputs": {"structural_tag": "{}", "backend": None},
     }
     assert convert(**fields).extra == {
-        "response_format.style": "terse",
+        "response_format": "terse",
         "structured_outputs.structural_tag": "{}",
     }
 
