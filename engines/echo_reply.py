@@ -99,6 +99,8 @@ def _refuse_unsupported(request: GenerationRequest) -> None:
         "frequency_penalty": sampling.frequency_penalty != 0,
         "repetition_penalty": sampling.repetition_penalty != 1,
     } | dict.fromkeys(request.extra, True)
+    if sampling.constraint is not None:
+        refused[sampling.constraint.param] = True
     for param, is_refused in refused.items():
         if is_refused:
             raise UnsupportedParameter(param, "echo")

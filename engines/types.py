@@ -102,16 +102,64 @@ Prompt = PartsPrompt | TokensPrompt | MessagesPrompt
 
 
 @dataclass(frozen=True, slots=True)
+class JsonSchema:
+    """The answer is one JSON value that validates against a schema (JSON text).
+
+    `param`, here and in the other constraints, is the wire name of the field that asked for it:
+    what an engine names when it cannot honour or compile it.
+    """
+
+    schema: str
+    param: str = "response_format.json_schema.schema"
+
+
+@dataclass(frozen=True, slots=True)
+class JsonObject:
+    """The answer is a JSON object, of whatever members."""
+
+    param: str = "response_format"
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """The answer is a sentence of a grammar in GBNF, the notation of llama.cpp."""
+
+    gbnf: str
+    param: str = "grammar"
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """The whole answer matches a regular expression; there are no look-arounds in it."""
+
+    pattern: str
+    param: str = "structured_outputs.regex"
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """The answer is one of these texts."""
+
+    choices: tuple[str, ...]
+    param: str = "structured_outputs.choice"
+
+
+Constraint = JsonSchema | JsonObject | Grammar | Regex | OneOf
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How tokens are chosen and when an answer ends.
 
-    `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 are off. Penalties are
-    additive as OpenAI defines them; `repetition_penalty` is multiplicative (1 is off).
-    `max_tokens` None means up to the end of the context. `logprobs` None asks for none, 0 for
-    those of the chosen tokens, k for the k likeliest beside each. `logit_bias` holds pairs of
-    token id and bias. `stop` strings are not part of the answer. With a `seed`, choice i of
-    `n` uses seed + i. `echo` shows the prompt in front of each answer, with its logprobs if
-    `logprobs` are asked for; `max_tokens` may then be 0.
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0 and `typical_p` 1 are off.
+    Penalties are additive as OpenAI defines them; `repetition_penalty` is multiplicative (1 is
+    off). `max_tokens` None means up to the end of the context. `logprobs` None asks for none, 0
+    for those of the chosen tokens, k for the k likeliest beside each. `logit_bias` holds pairs
+    of token id and bias. `stop` strings are not part of the answer. With a `seed`, choice i of
+    `n` uses seed + i. Under a `constraint` the model can end an answer exactly where the
+    constraint is satisfied, and the answer ends with reason "stop" where nothing may follow.
+    `echo` shows the prompt in front of each answer, with its logprobs if `logprobs` are asked
+    for; `max_tokens` may then be 0.
     """
 
     temperature: float = 1.0
@@ -131,6 +179,8 @@ class SamplingParams:
     logprobs: int | None = None
     n: int = 1
     echo: bool = False
+    typical_p: float = 1.0
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,7 @@ def decode_to_child(body: bytes) -> ToChild:
     """Read a message from the parent. Raises `FrameError`."""
     try:
         return _to_child.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise FrameError(f"not a message to the child: {error}") from error
 
 
@@ -164,7 +164,7 @@ def decode_to_parent(body: bytes) -> ToParent:
     """Read a message from the child. Raises `FrameError`."""
     try:
         return _to_parent.decode(body)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise FrameError(f"not a message to the parent: {error}") from error
 
 

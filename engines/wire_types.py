@@ -1,7 +1,7 @@
 """The domain types as they travel on the wire: tagged structs, each with its way there and back.
 
 The frozen dataclasses of `engines.types` stay free of serialisation. Types that hold no union
-(`SamplingParams`, `Finish`, …) msgspec reads and writes as they are; a wrapper adds the tag.
+(`Finish`, `Usage`, …) msgspec reads and writes as they are; a wrapper adds the tag.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from engines.types import (
     PartsPrompt,
     Prompt,
     ReasoningDelta,
-    SamplingParams,
     Special,
     Text,
     TextDelta,
@@ -30,6 +29,7 @@ from engines.types import (
     TopLogprob,
     Usage,
 )
+from engines.wire_sampling import WireSampling, pack_sampling, unpack_sampling
 
 
 class _Struct(msgspec.Struct, frozen=True, array_like=True):
@@ -105,7 +105,7 @@ class WireRequest(_Struct, frozen=True):
 
     request_id: str
     prompt: WirePrompt
-    sampling: SamplingParams
+    sampling: WireSampling
     extra: dict[str, Any]
     priority: int = 0
 
@@ -115,7 +115,7 @@ def pack_request(request: GenerationRequest, request_id: str) -> WireRequest:
     return WireRequest(
         request_id,
         pack_prompt(request.prompt),
-        request.sampling,
+        pack_sampling(request.sampling),
         dict(request.extra),
         request.priority,
     )
@@ -123,9 +123,8 @@ def pack_request(request: GenerationRequest, request_id: str) -> WireRequest:
 
 def unpack_request(wire: WireRequest) -> GenerationRequest:
     """Turn the wire form back into the request."""
-    return GenerationRequest(
-        wire.request_id, unpack_prompt(wire.prompt), wire.sampling, wire.extra, wire.priority
-    )
+    prompt, sampling = unpack_prompt(wire.prompt), unpack_sampling(wire.sampling)
+    return GenerationRequest(wire.request_id, prompt, sampling, wire.extra, wire.priority)
 
 
 class WireTopLogprob(_Struct, frozen=True):

@@ -12,11 +12,14 @@ import anyio
 
 from adapters.base import BaseChatAdapter
 from adapters.parsing import OutputParser
+from engines.errors import UnsupportedParameter
 from engines.types import (
+    Constraint,
     Event,
     Finish,
     GenerationRequest,
     Message,
+    MessagesPrompt,
     PartsPrompt,
     Prompt,
     ReasoningDelta,
@@ -29,6 +32,7 @@ from engines.types import (
     ToolCallDelta,
     Usage,
 )
+from server.constraints import constraint_of, unknown_options
 from server.models import ServedModel
 from server.protocol import (
     ChatCompletionRequest,
@@ -55,7 +59,7 @@ _NEUTRAL: Mapping[str, object] = {
 async def chat_request(
     wire: ChatCompletionRequest, model: ServedModel, request_id: str
 ) -> GenerationRequest:
-    """Render the chat for the model's family. Raises `UnsupportedChat`."""
+    """Render the chat for the model's family. Raises `UnsupportedChat`, `UnsupportedParameter`."""
     messages = tuple(_message(m) for m in wire.messages)
     tools = offered_tools(wire)
     if _length(messages, tools) > LONG_CHAT:
@@ -65,6 +69,7 @@ async def chat_request(
     logprobs = (wire.top_logprobs or 0) if wire.logprobs else None
     max_tokens = wire.max_completion_tokens or wire.max_tokens
     sampling = _sampling(wire, model.adapter, prompt, logprobs, max_tokens)
+    _check_tools(model, prompt, tools, sampling.constraint)
     return GenerationRequest(request_id, prompt, sampling, _chat_extra(wire), wire.priority or 0)
 
 
@@ -96,6 +101,22 @@ def offered_tools(wire: ChatCompletionRequest) -> tuple[Tool, ...]:
     if wire.tool_choice == "none":
         return ()
     return tuple(_tool(tool) for tool in wire.tools or ())
+
+
+def _check_tools(
+    model: ServedModel, prompt: Prompt, tools: Sequence[Tool], constraint: Constraint | None
+) -> None:
+    """Refuse tools with a constraint, unless the engine writes the prompt itself.
+
+    Here a call of a tool is text like any other, in the family's own form, which the constraint
+    would not let through: the tools would silently never be called.
+    """
+    if tools and constraint is not None and not isinstance(prompt, MessagesPrompt):
+        raise UnsupportedParameter(
+            constraint.param.partition(".")[0],
+            model.engine.name,
+            "together with tools; leave one of them out, or set tool_choice to none",
+        )
 
 
 def _length(messages: Sequence[Message], tools: Sequence[Tool]) -> int:
@@ -157,6 +178,7 @@ def _sampling(
         "top_p": wire.top_p,
         "top_k": None if wire.top_k is None else max(0, wire.top_k),  # -1 is vLLM's "off"
         "min_p": wire.min_p,
+        "typical_p": wire.typical_p,
         "repetition_penalty": wire.repetition_penalty,
         "presence_penalty": wire.presence_penalty,
         "frequency_penalty": wire.frequency_penalty,
@@ -175,13 +197,14 @@ def _sampling(
         stop=stop + (prompt.stop if isinstance(prompt, PartsPrompt) else ()),
         stop_token_ids=tuple(wire.stop_token_ids or ()),
         logit_bias=tuple((int(k), v) for k, v in (wire.logit_bias or {}).items()),
+        constraint=constraint_of(wire),
     )
 
 
 def _unknown(wire: SamplingFields) -> dict[str, object]:
     options = wire.stream_options.model_extra if wire.stream_options is not None else None
     nested = {f"stream_options.{name}": value for name, value in (options or {}).items()}
-    return _asked((wire.model_extra or {}) | nested)
+    return _asked((wire.model_extra or {}) | nested | unknown_options(wire))
 
 
 def _asked(fields: Mapping[str, object]) -> dict[str, object]:
@@ -196,8 +219,6 @@ def _asked(fields: Mapping[str, object]) -> dict[str, object]:
 def _chat_extra(wire: ChatCompletionRequest) -> dict[str, object]:
     """Collect what only some engines can honour; the others refuse it by name."""
     extra = _unknown(wire) | _asked({"parallel_tool_calls": wire.parallel_tool_calls})
-    if wire.response_format is not None and wire.response_format.type != "text":
-        extra["response_format"] = wire.response_format.model_dump(exclude_none=True)
     if wire.tool_choice is not None and wire.tool_choice not in ("auto", "none"):
         extra["tool_choice"] = wire.tool_choice
     for number, tool in enumerate(wire.tools or ()):

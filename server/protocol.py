@@ -140,11 +140,52 @@ class StreamOptions(Wire):
     include_obfuscation: bool | None = None
 
 
+class JsonSchemaFormat(Wire):
+    """A JSON Schema with a name. It is enforced whether `strict` asks for that or not."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: Annotated[str, Field(max_length=65536)] | None = None
+    schema_: Annotated[JsonObject | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
 class ResponseFormat(Wire):
-    """The form the answer must have."""
+    """The form the answer must have; `schema` is llama-server's short way to name one."""
 
     type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonObject | None = None
+    json_schema: JsonSchemaFormat | None = None
+    schema_: Annotated[JsonObject | None, Field(alias="schema")] = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> ResponseFormat:
+        if self.type == "json_schema" and self.json_schema is None:
+            raise FieldError("json_schema", "type json_schema needs the field json_schema")
+        if self.type != "json_schema" and self.json_schema is not None:
+            raise FieldError("json_schema", f"type {self.type} has no json_schema")
+        if self.type != "json_object" and self.schema_ is not None:
+            raise FieldError("schema", f"type {self.type} has no schema of its own")
+        return self
+
+
+Schema = JsonObject | LongText
+Choices = Annotated[Many[LongText], Field(min_length=1, max_length=4096)]
+
+
+class StructuredOutputs(Wire):
+    """vLLM's way to name what the answer must be: exactly one of the fields."""
+
+    json_: Annotated[Schema | None, Field(alias="json")] = None
+    regex: LongText | None = None
+    choice: Choices | None = None
+    grammar: LongText | None = None
+    json_object: bool | None = None
+
+    @model_validator(mode="after")
+    def _is_one(self) -> StructuredOutputs:
+        given = (self.json_, self.regex, self.choice, self.grammar, self.json_object or None)
+        if sum(value is not None for value in given) > 1:
+            raise ValueError("only one of json, regex, choice, grammar and json_object may be set")
+        return self
 
 
 class SamplingFields(Wire):
@@ -157,6 +198,7 @@ class SamplingFields(Wire):
     top_p: Probability | None = None
     top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
     min_p: Probability | None = None
+    typical_p: Annotated[float, Field(gt=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=8)] | None = None
     stop: StopString | Annotated[list[StopString], Field(max_length=4)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
@@ -170,6 +212,14 @@ class SamplingFields(Wire):
     logit_bias: Annotated[dict[str, Bias] | None, _at_most(1024)] = None
     user: Annotated[str, Field(max_length=1024)] | None = None
     priority: Annotated[int, Field(ge=-(2**31), le=2**31 - 1)] | None = None
+    # What the answer must be: OpenAI's way, vLLM's, llama-server's (GBNF), vLLM's former one.
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    grammar: LongText | None = None
+    guided_json: Schema | None = None
+    guided_regex: LongText | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: LongText | None = None
 
     @field_validator("logit_bias")
     @classmethod
@@ -184,6 +234,24 @@ class SamplingFields(Wire):
             raise FieldError("stream_options", "stream_options is only allowed when stream is true")
         return self
 
+    @model_validator(mode="after")
+    def _one_constraint(self) -> SamplingFields:
+        names = (
+            "response_format",
+            "structured_outputs",
+            "grammar",
+            "guided_json",
+            "guided_regex",
+            "guided_choice",
+            "guided_grammar",
+        )
+        given = [name for name in names if getattr(self, name) is not None]
+        if self.response_format is not None and self.response_format.type == "text":
+            given.remove("response_format")
+        if len(given) > 1:
+            raise FieldError(given[1], f"{given[0]} and {given[1]} cannot both be set")
+        return self
+
 
 class ChatCompletionRequest(SamplingFields):
     """The body of POST /v1/chat/completions."""
@@ -195,7 +263,6 @@ class ChatCompletionRequest(SamplingFields):
     tools: Annotated[list[ToolSpec], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | JsonObject | None = None
     parallel_tool_calls: bool | None = None
-    response_format: ResponseFormat | None = None
     # Asking for no different output, these are accepted and have no effect.
     store: bool | None = None
     metadata: Annotated[dict[str, str] | None, _at_most(16)] = None
@@ -298,5 +365,9 @@ def _descendants(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
         yield from _descendants(model)
 
 
-FIELD_NAMES = frozenset(name for model in _descendants(Wire) for name in model.model_fields)
+FIELD_NAMES = frozenset(
+    field.alias or name
+    for model in _descendants(Wire)
+    for name, field in model.model_fields.items()
+)
 """Every field name of the wire: what an error may name. Other keys are the client's own words."""

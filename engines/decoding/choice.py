@@ -45,8 +45,13 @@ class Choice:
         self._n_decoded = 0
         self._n_shown = 0
 
-    def accept(self, token: int, logprob: TokenLogprob | None = None) -> list[Event]:
-        """Take the next token; return what it lets be shown. Sets `reason` at the end."""
+    def accept(
+        self, token: int, logprob: TokenLogprob | None = None, *, is_last: bool = False
+    ) -> list[Event]:
+        """Take the next token; return what it lets be shown. Sets `reason` at the end.
+
+        `is_last` says that the answer is complete with this token.
+        """
         self.n_generated += 1
         if token in self._limits.end_tokens:
             return self._end("stop", "")
@@ -54,6 +59,8 @@ class Choice:
         shown, is_stopped = self._scan(text)
         if is_stopped:
             return self._finish("stop", shown, is_cut=True)
+        if is_last:
+            return self._end("stop", shown)
         if self.n_generated >= self._limits.max_tokens:
             return self._end("length", shown)
         return self._show(shown)

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from engines.base import Engine
+from engines.errors import MissingDependency
 from engines.llama_cpp.config import LlamaCppOptions
 from engines.options import read_options
 
@@ -24,11 +25,14 @@ CHILD_ENVIRONMENT: Mapping[str, str] = {"GOMP_SPINCOUNT": "300"}
 def create(**options: Any) -> Engine:
     """Build the engine from the fields of `LlamaCppOptions`; `start` loads the model.
 
-    Raises `ModuleNotFoundError` when llama-cpp-python is not installed, and `InvalidOption` for
-    an option that is unknown, of another type or out of range.
+    Raises `ModuleNotFoundError` when llama-cpp-python is not installed, `MissingDependency`
+    when llguidance is not, and `InvalidOption` for an option that is unknown, of another type or
+    out of range.
     """
     if find_spec("llama_cpp") is None:
         raise ModuleNotFoundError("No module named 'llama_cpp'", name="llama_cpp")
+    if find_spec("llguidance") is None:
+        raise MissingDependency("llama_cpp", "llguidance", "run `make install`")
     from engines.supervisor import SupervisedEngine
 
     return SupervisedEngine(

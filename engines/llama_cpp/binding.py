@@ -376,7 +376,7 @@ class Context:
     def try_step(self, n_tokens: int) -> None:
         """Run a step of so many tokens, to see how long it takes, and forget it."""
         batch = self.batch
-        batch.tokens[:n_tokens] = np.arange(n_tokens) % self._n_vocab
+        batch.tokens[:n_tokens] = np.arange(n_tokens) % self._logits_shape[1]
         batch.positions[:n_tokens] = np.arange(n_tokens)
         batch.slots[:n_tokens] = 0
         batch.outputs[:n_tokens] = 0
@@ -483,24 +483,41 @@ class EmbeddingContext:
             self._context = None
 
 
-class SamplerChain:
-    """Draws tokens from the distribution that temperature, min_p, top_k and top_p leave.
+# Nothing that a draw could notice, but more than the least float: a chance of 0 has no logarithm.
+_LEAST_TYPICAL = 1e-30
 
-    `seed` is 32 bits, except 0xFFFFFFFF, which llama.cpp takes for "random".
+
+class SamplerChain:
+    """Draws tokens from what temperature, min_p, top_k, typical_p and top_p leave.
+
+    top_k is applied first: neither temperature nor min_p changes which k are the likeliest, and
+    what follows has only those to look at (25 instead of 63 us at 32,000 tokens). `seed` is 32
+    bits, except 0xFFFFFFFF, which llama.cpp takes for "random".
     """
 
     def __init__(
-        self, *, temperature: float, min_p: float, top_k: int, top_p: float, seed: int
+        self,
+        *,
+        temperature: float,
+        min_p: float,
+        top_k: int,
+        top_p: float,
+        seed: int,
+        typical_p: float = 1.0,
     ) -> None:
         params = native.llama_sampler_chain_default_params()
         params.no_perf = True
         self._chain = native.llama_sampler_chain_init(params)
-        if temperature != 1.0:
-            self._add(native.llama_sampler_init_temp(temperature))
-        if min_p > 0.0:
-            self._add(native.llama_sampler_init_min_p(min_p, 1))
         if top_k > 0:
             self._add(native.llama_sampler_init_top_k(top_k))
+        if temperature != 1.0:
+            self._add(native.llama_sampler_init_temp(temperature))
+        if typical_p < 1.0:
+            min_p = max(min_p, _LEAST_TYPICAL)
+        if min_p > 0.0:
+            self._add(native.llama_sampler_init_min_p(min_p, 1))
+        if typical_p < 1.0:
+            self._add(native.llama_sampler_init_typical(typical_p, 1))
         if top_p < 1.0:
             self._add(native.llama_sampler_init_top_p(top_p, 1))
         self._add(native.llama_sampler_init_dist(seed))

@@ -63,8 +63,8 @@ class LlamaCppOptions:
 
     `n_threads` None is measured at the first start (`thread_choice`) and kept in `cache_dir`
     (None: nowhere, and measured at each start). `n_gpu_layers` -1 is all that a GPU build can
-    take. `flash_attn` None leaves it to llama.cpp on a GPU and is off without one: there it is hardly
-    faster, but its rounding lets an answer depend on what runs beside it.
+    take. `flash_attn` None leaves it to llama.cpp on a GPU and is off without one: there it is
+    hardly faster, but its rounding lets an answer depend on what runs beside it.
 
     `kv_type` is the format of keys and values in memory: q8_0 takes 53 % and q4_0 28 % of f16, at
     some loss of precision; quantised ones need flash attention, which they switch on. The `lora`

@@ -193,25 +193,41 @@ class LlamaCppCore:
             return []
         choices = [self._choices[span.sequence] for span in spans]
         events: dict[RunningRequest, list[Event]] = {}
+        errors: dict[RunningRequest, EngineError] = {}
         for each in self._picker.split(choices, spans):
+            request = each.running.request
             if each.span.is_prompt:
                 each.running.read_prompt(each.logits)
-            else:
-                events.setdefault(each.running.request, []).extend(self._grow(each))
-        return [StepOutput(r.request_id, tuple(list_)) for r, list_ in events.items() if list_]
+            elif request not in errors:
+                try:
+                    events.setdefault(request, []).extend(self._grow(each))
+                except EngineError as error:
+                    errors[request] = error
+                    del events[request]
+                    self._drop(request)
+        failed = [StepOutput(r.request_id, error=error) for r, error in errors.items()]
+        return failed + [
+            StepOutput(r.request_id, tuple(list_)) for r, list_ in events.items() if list_
+        ]
 
     def _grow(self, outputs: Outputs) -> list[Event]:
-        """Let a choice grow by a token, and by those behind it that were rightly guessed."""
+        """Let a choice grow by a token, and by those behind it that were rightly guessed.
+
+        Raises `EngineError` when its constraint fails.
+        """
         running, slot = outputs.running, outputs.span.slot
         events = running.take_echo()
         if not running.choice.may_grow:
             return [*events, *running.choice.end(), *self._end(running)]
         for row in range(outputs.span.n_outputs):
             pick = self._picker.pick(outputs, row)
-            events += running.choice.accept(pick.token, pick.logprob)
+            sampler = running.sampler
+            sampler.accept(pick.token)
+            if sampler.error is not None:
+                raise sampler.error
+            events += running.choice.accept(pick.token, pick.logprob, is_last=sampler.is_complete)
             if running.choice.reason is not None:
                 return events + self._end(running)
-            running.sampler.accept(pick.token)
             if not self._scheduler.append(running.sequence, pick.token):
                 break
         if outputs.span.n_outputs > 1:

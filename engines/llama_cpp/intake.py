@@ -10,6 +10,7 @@ from engines.decoding.logprobs import LogprobReader, PromptEcho
 from engines.decoding.prompt import PromptTokenizer
 from engines.errors import ContextLengthExceeded, InvalidParameter, UnsupportedParameter
 from engines.llama_cpp.binding import Vocabulary
+from engines.llama_cpp.constraints import CompiledConstraint, ConstraintCompiler
 from engines.llama_cpp.requests import RunningChoice, RunningRequest
 from engines.llama_cpp.sampling import TokenSampler, check_sampling
 from engines.llama_cpp.slots import Sequence
@@ -25,6 +26,7 @@ class Intake:
         self.tokenizer = PromptTokenizer(vocabulary)
         self._vocabulary = vocabulary
         self._logprobs = logprobs
+        self._constraints = ConstraintCompiler(vocabulary)
         self._context_length = context_length
 
     def prepare(self, request: GenerationRequest) -> RunningRequest:
@@ -36,9 +38,13 @@ class Intake:
         check_sampling(params, self._vocabulary.n_tokens)
         limits = self._limits(request, len(tokens))
         prompt = np.array(tokens, np.int32)
+        asked = params.constraint
+        constraint = self._constraints.compile(asked) if asked is not None else None
         running = RunningRequest(request.request_id, len(tokens), params.logprobs, [])
         for index in range(params.n):
-            running.choices.append(self._choice(request, running, index, prompt, limits))
+            running.choices.append(
+                self._choice(request, running, index, prompt, limits, constraint)
+            )
         return running
 
     def _choice(
@@ -48,6 +54,7 @@ class Intake:
         index: int,
         prompt: NDArray[np.int32],
         limits: Limits,
+        constraint: CompiledConstraint | None,
     ) -> RunningChoice:
         params, vocabulary = request.sampling, self._vocabulary
         sequence = Sequence(
@@ -58,7 +65,9 @@ class Intake:
             needs_logits=params.echo and params.logprobs is not None,
         )
         echo = PromptEcho(self._logprobs, prompt, params.logprobs) if params.echo else None
-        sampler = TokenSampler(params, index, vocabulary.n_tokens, prompt, limits.end_tokens)
+        ends = limits.end_tokens
+        state = constraint.start(ends) if constraint is not None else None
+        sampler = TokenSampler(params, index, vocabulary.n_tokens, prompt, ends, state)
         choice = Choice(index, limits, vocabulary.pieces)
         return RunningChoice(running, sequence, sampler, choice, echo)
 

@@ -1,8 +1,9 @@
 """How one choice picks its tokens from rows of logits.
 
-The order is vLLM's, so that engines agree: tokens barred by `min_tokens`, `logit_bias`,
-penalties, then temperature, min_p, top_k, top_p and the draw. The first three are written into
-the row, the others are a llama.cpp sampler chain; at temperature 0 the largest logit wins.
+The order is vLLM's, so that engines agree: tokens that the constraint does not allow, those
+barred by `min_tokens`, `logit_bias`, penalties, then temperature, min_p, top_k, typical_p (which
+vLLM has not), top_p and the draw. The first four are written into the row, the others are a
+llama.cpp sampler chain; at temperature 0 the largest logit wins.
 
 `presence_penalty` and `frequency_penalty` count the tokens generated so far, as OpenAI defines
 them. `repetition_penalty` also looks at the prompt, as transformers and vLLM do.
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from engines.errors import InvalidParameter
 from engines.llama_cpp.binding import SamplerChain
+from engines.llama_cpp.constraints import ConstraintState
 from engines.types import SamplingParams
 
 Row = NDArray[np.float32]
@@ -35,7 +37,7 @@ class TokenSampler:
 
     `chain` draws from a row that `adjust` has seen; None says that the row's largest logit is
     the choice, which whoever has all rows finds at once. `barred` tokens cannot be chosen for
-    the first `min_tokens` tokens.
+    the first `min_tokens` tokens, unless the `constraint` leaves nothing else.
     """
 
     def __init__(
@@ -45,17 +47,33 @@ class TokenSampler:
         n_vocab: int,
         prompt: NDArray[np.int32],
         barred: Collection[int] = (),
+        constraint: ConstraintState | None = None,
     ) -> None:
         self._n_generated = 0
         self._min_tokens = params.min_tokens
         self._barred = np.fromiter(barred, np.intp)
+        self._constraint = constraint
         self._bias_ids, self._biases = _bias_arrays(params.logit_bias)
         self._penalties = Penalties.build(params, n_vocab, prompt)
         self.chain = None if is_greedy(params) else _build_chain(params, index)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing may follow, because the constraint is satisfied and lets no more be."""
+        return self._constraint is not None and self._constraint.is_complete
+
+    @property
+    def error(self) -> InvalidParameter | None:
+        """Why the constraint cannot be followed any further; None as long as it can."""
+        return self._constraint.error if self._constraint is not None else None
+
     def adjust(self, row: Row) -> None:
         """Write what changes the logits into the row."""
-        if self._n_generated < self._min_tokens:
+        must_end = False
+        if self._constraint is not None:
+            self._constraint.restrict(row)
+            must_end = self._constraint.allows_only_end
+        if self._n_generated < self._min_tokens and not must_end:
             row[self._barred] = -np.inf
         if self._bias_ids.size:
             row[self._bias_ids] += self._biases
@@ -67,9 +85,12 @@ class TokenSampler:
         self._n_generated += 1
         if self._penalties is not None:
             self._penalties.count(token)
+        if self._constraint is not None:
+            self._constraint.accept(token)
 
     def close(self) -> None:
-        """Free the chain; safe to call twice."""
+        """Free the chain and the constraint's state; safe to call twice."""
+        self._constraint = None
         if self.chain is not None:
             self.chain.close()
 
@@ -152,6 +173,7 @@ def _build_chain(params: SamplingParams, index: int) -> SamplerChain:
         temperature=params.temperature,
         min_p=params.min_p,
         top_k=params.top_k,
+        typical_p=params.typical_p,
         top_p=params.top_p,
         seed=seed,
     )

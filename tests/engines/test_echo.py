@@ -19,7 +19,18 @@ from engines.errors import (
     UnsupportedParameter,
 )
 from engines.registry import create_engine
-from engines.types import GenerationRequest, Message, MessagesPrompt, TokensPrompt
+from engines.types import (
+    Constraint,
+    GenerationRequest,
+    Grammar,
+    JsonObject,
+    JsonSchema,
+    Message,
+    MessagesPrompt,
+    OneOf,
+    Regex,
+    TokensPrompt,
+)
 from tests.engines.driving import ask, collect, finishes, first_event, stream, text_of, usage_of
 
 pytestmark = pytest.mark.anyio
@@ -93,6 +104,22 @@ async def test_refuses_what_it_cannot_honour(sampling: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedParameter) as caught:
         await collect(await started(), ask(**sampling))
     assert caught.value.param in sampling
+
+
+@pytest.mark.parametrize(
+    "constraint",
+    [
+        JsonSchema("{}"),
+        JsonObject(),
+        Regex("a", "guided_regex"),
+        OneOf(("a",)),
+        Grammar('root ::= "a"'),
+    ],
+)
+async def test_refuses_a_constraint_by_the_field_that_asked_for_it(constraint: Constraint) -> None:
+    with pytest.raises(UnsupportedParameter) as caught:
+        await collect(await started(), ask(constraint=constraint))
+    assert caught.value.param == constraint.param
 
 
 async def test_refuses_what_does_not_fit() -> None:

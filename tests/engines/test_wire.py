@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engines import errors, wire
@@ -27,6 +28,7 @@ from engines.types import (
     ToolCall,
     TopLogprob,
 )
+from engines.wire_sampling import WireSampling
 from engines.wire_types import (
     pack_error,
     pack_output,
@@ -96,6 +98,11 @@ def test_requests_arrive_as_they_were_sent(request: GenerationRequest) -> None:
     received = to_child(wire.Submit(pack_request(request, request.request_id)))
     assert isinstance(received, wire.Submit)
     assert unpack_request(received.request) == request
+
+
+def test_sampling_has_the_same_fields_on_the_wire() -> None:
+    names = tuple(field.name for field in dataclasses.fields(SamplingParams))
+    assert WireSampling.__struct_fields__ == names
 
 
 @given(st.lists(events, max_size=5).map(tuple))
@@ -180,6 +187,7 @@ def test_a_frame_above_the_cap_is_refused_on_both_sides() -> None:
 
 
 @given(st.binary(max_size=40))
+@example(b"\x91\xa6\x00\x00\x00\x00\x00\x80")  # a tag that is no UTF-8
 def test_garbage_is_a_frame_error(body: bytes) -> None:
     for decode in (wire.decode_to_child, wire.decode_to_parent):
         with contextlib.suppress(wire.FrameError):

@@ -136,9 +136,12 @@ def test_fields_that_ask_for_nothing_different_are_accepted(url: str) -> None:
     [
         ({"logit_bias": {"1": 5}}, "logit_bias"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"structured_outputs": {"regex": "a"}}, "structured_outputs.regex"),
+        ({"grammar": "g"}, "grammar"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"verbosity": "low"}, "verbosity"),
         ({"guided_json": {}}, "guided_json"),
+        ({"guided_whatever": {}}, "guided_whatever"),
         ({"parallel_tool_calls": False}, "parallel_tool_calls"),
     ],
 )

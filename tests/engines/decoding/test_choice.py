@@ -124,3 +124,15 @@ def test_a_token_cut_by_a_stop_keeps_its_logprob_if_a_part_shows() -> None:
 def test_tokens_inside_a_stop_lose_their_logprobs() -> None:
     events = feed(make(stop=("ab",)), [2, 1, 2], with_logprobs=True)
     assert shown_bytes(events) == b"b"
+
+
+def test_a_last_token_ends_with_stop_even_at_the_limit() -> None:
+    choice = make(max_tokens=1)
+    events = choice.accept(1, is_last=True)
+    assert (shown(events), events[-1]) == ("a", Finish(0, "stop"))
+
+
+def test_a_stop_string_cuts_a_last_token_too() -> None:
+    choice = make(stop=("b",))
+    events = choice.accept(3, is_last=True)
+    assert (shown(events), events[-1]) == ("a", Finish(0, "stop"))

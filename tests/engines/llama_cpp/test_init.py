@@ -18,6 +18,13 @@ def test_without_the_library_the_error_says_how_to_install_it(
         create_engine("llama_cpp", model_path="model.gguf")
 
 
+def test_without_the_library_for_constraints_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"llama_cpp": object()}
+    monkeypatch.setattr(engines.llama_cpp, "find_spec", found.get)
+    with pytest.raises(MissingDependency, match="llguidance"):
+        create_engine("llama_cpp", model_path="model.gguf")
+
+
 def test_the_package_imports_neither_the_library_nor_numpy() -> None:
     code = "import engines.llama_cpp, sys; print({'llama_cpp', 'numpy'} & set(sys.modules))"
     result = subprocess.run(
