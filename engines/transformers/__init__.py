@@ -36,9 +36,13 @@ def create(**options: Any) -> Engine:
             raise ModuleNotFoundError(f"No module named {library!r}", name="transformers")
     from engines.supervisor import SupervisedEngine
 
+    settings = TransformersOptions(**options)
+    environment = dict(CHILD_ENVIRONMENT)
+    if settings.cuda_visible_devices is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = settings.cuda_visible_devices
     return SupervisedEngine(
         name="transformers",
         core="engines.transformers.core:create_core",
-        options=asdict(TransformersOptions(**options)),
-        environment=dict(CHILD_ENVIRONMENT),
+        options=asdict(settings),
+        environment=environment,
     )

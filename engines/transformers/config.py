@@ -23,7 +23,8 @@ class TransformersOptions:
     `loader` names the function `(path, arguments) -> (model, tokenizer)` that loads it, and
     `stream` one that returns a generate function (`adapters.base.GenerateStream`) or None: with
     a generate function requests run through it, one at a time. Both as `references.resolve`
-    reads them.
+    reads them, after the pairs of function and argument in `run_first` have been called: how
+    an adapter that is no installed package comes to exist in the child process.
 
     `n_slots` sequences decode together, each with `context_length` of its own, never more than
     the model was trained on (None: the model's, at most 4096). A step decodes one token for each
@@ -33,13 +34,15 @@ class TransformersOptions:
     `device` "auto" is CUDA, else MPS, else the processor. `dtype` "auto" is float32 on the
     processor, else the checkpoint's (float16 for one of float32). `quantize` needs bitsandbytes.
     With several `num_gpus` the layers are spread over them, which needs accelerate;
-    `max_gpu_memory` bounds what each may hold of the weights ("16GiB"). `trust_remote_code`
-    lets code that lies beside the weights run with this program's rights.
+    `max_gpu_memory` bounds what each may hold of the weights ("16GiB");
+    `cuda_visible_devices` ("0,1") says which there are. `trust_remote_code` lets code that lies
+    beside the weights run with this program's rights.
     """
 
     model_path: str
     loader: str
     stream: str | None = None
+    run_first: tuple[tuple[str, str], ...] = ()
     n_slots: int = 8
     context_length: int | None = None
     n_threads: int | None = None
@@ -50,6 +53,7 @@ class TransformersOptions:
     quantize: Quantization | None = None
     num_gpus: int | None = None
     max_gpu_memory: str | None = None
+    cuda_visible_devices: str | None = None
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ from engines.transformers.batch import Batch, Prefilled, Row
 from engines.transformers.config import TransformersOptions
 from engines.transformers.loading import Runnable, load, prepare
 from engines.transformers.parameters import check_supported, resolve_max_tokens
-from engines.transformers.references import resolve
+from engines.transformers.references import resolve, run_first
 from engines.transformers.requests import RunningChoice, RunningRequest
 from engines.transformers.sampling import TokenSampler, check_sampling
 from engines.transformers.selfcheck import usable_slots
@@ -307,6 +307,7 @@ def create_core(**options: Any) -> Core:
     Raises `ModelLoadError` and `MissingDependency`.
     """
     settings = TransformersOptions(**options)
+    run_first(settings.run_first)
     loaded = load(settings)
     generate = resolve(settings.stream)() if settings.stream is not None else None
     if generate is not None:
