@@ -1,8 +1,8 @@
 """The bytes that each token of a Hugging Face tokenizer adds to a text.
 
-Three kinds of vocabulary: byte-level BPE (GPT-2's alphabet stands for bytes), SentencePiece ("▁"
-stands for a space, `<0x41>` for a byte), and any other, whose tokens are decoded one by one
-behind another token.
+Kinds of vocabulary: byte-level BPE (GPT-2's alphabet stands for bytes), plain bytes (ByT5: the
+character of each byte's number), SentencePiece ("▁" stands for a space, `<0x41>` for a byte), and
+any other, whose tokens are decoded one by one behind another token.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ def token_pieces(tokenizer: Any) -> list[bytes]:
     added = {i: token for i, token in tokenizer.added_tokens_decoder.items() if i < len(names)}
     plain = [None if i in added else name for i, name in enumerate(names)]
     kind = vocabulary_kind(tokenizer)
-    if kind == "bytes":
+    if kind == "byte_level":
         pieces = _byte_level(plain)
+    elif kind == "bytes":
+        pieces = [(name or "").encode("latin-1") for name in plain]
     elif kind == "sentencepiece":
         pieces = [_sentencepiece(name) if name is not None else b"" for name in plain]
     else:
@@ -55,18 +57,25 @@ def token_names(tokenizer: Any) -> list[str | None]:
 
 
 def vocabulary_kind(tokenizer: Any) -> str:
-    """Return "bytes", "sentencepiece", or "other"."""
+    """Return "byte_level", "bytes", "sentencepiece", or "other"."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        if hasattr(tokenizer, "byte_decoder"):
-            return "bytes"
-        return "sentencepiece" if hasattr(tokenizer, "sp_model") else "other"
+        return _slow_kind(tokenizer)
     decoders = list(_decoders(json.loads(backend.to_str()).get("decoder")))
     kinds = {decoder.get("type") for decoder in decoders}
     if "ByteLevel" in kinds:
-        return "bytes"
+        return "byte_level"
     is_spaced = any(decoder.get("pattern") == {"String": _SPACE} for decoder in decoders)
     return "sentencepiece" if is_spaced or "Metaspace" in kinds else "other"
+
+
+def _slow_kind(tokenizer: Any) -> str:
+    if hasattr(tokenizer, "byte_decoder"):
+        return "byte_level"
+    if hasattr(tokenizer, "sp_model"):
+        return "sentencepiece"
+    plain = tokenizer.get_vocab().keys() - set(tokenizer.added_tokens_encoder)
+    return "bytes" if all(len(name) == 1 and ord(name) < 256 for name in plain) else "other"
 
 
 def _decoders(decoder: dict[str, Any] | None) -> Iterable[dict[str, Any]]:
