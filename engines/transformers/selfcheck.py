@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 
 from engines.errors import ModelLoadError
-from engines.transformers.batch import Batch
+from engines.transformers.batch import Batch, Row
 from engines.transformers.config import TransformersOptions
 from engines.transformers.loading import Runnable
 from engines.transformers.models import ModelRunner
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _TOLERANCE = {torch.float32: 0.01}
 _HALF_TOLERANCE = 0.1
 _LENGTHS = (9, 5)
-_ANSWER = 3
+_STEPS = 5
 
 
 def usable_slots(runnable: Runnable, options: TransformersOptions) -> int:
@@ -59,7 +59,8 @@ def _batch_error(runnable: Runnable, n_rows: int) -> float:
 def batch_error(runner: ModelRunner, n_rows: int) -> float:
     """Return how far logits in a batch of `n_rows`, 1 or 2, are from those of a single pass.
 
-    As the root mean square of the difference, in terms of the logits' own spread.
+    As the root mean square of the difference, in terms of the logits' own spread. The second row
+    joins after the first has begun, so that every length in the batch differs.
     """
     numbers = random.Random(0)  # noqa: S311 - any tokens will do
 
@@ -67,21 +68,25 @@ def batch_error(runner: ModelRunner, n_rows: int) -> float:
         return [numbers.randrange(runner.n_vocab) for _ in range(count)]
 
     batch = Batch(runner, n_rows)
-    texts = []
-    for length in _LENGTHS[:n_rows]:
-        prompt = [*runner.prefix, *tokens(length), *runner.suffix]
-        texts.append((prompt, tokens(_ANSWER)))
-        prefill = runner.prefill(prompt)
-        while prefill.n_left:
-            prefill.advance(prefill.n_left // 2 + 1)
-        batch.join(prefill.finish())
+    texts: dict[Row, tuple[list[int], list[int]]] = {}
     error = 0.0
-    for number in range(_ANSWER + 1):
+    for number in range(_STEPS):
+        if number % 2 == 0 and len(texts) < n_rows:
+            prompt = [*runner.prefix, *tokens(_LENGTHS[len(texts)]), *runner.suffix]
+            texts[_join(batch, runner, prompt)] = (prompt, [])
         logits = batch.step()
-        for row, (prompt, answer) in zip(batch.rows, texts, strict=True):
-            error = max(error, _distance(logits[row.index], runner, prompt, answer[:number]))
-            row.token = answer[min(number, _ANSWER - 1)]
+        for row, (prompt, answer) in texts.items():
+            error = max(error, _distance(logits[row.index], runner, prompt, answer))
+            answer += tokens(1)
+            row.token = answer[-1]
     return error
+
+
+def _join(batch: Batch, runner: ModelRunner, prompt: list[int]) -> Row:
+    prefill = runner.prefill(prompt)
+    while prefill.n_left:
+        prefill.advance(prefill.n_left // 2 + 1)
+    return batch.join(prefill.finish())
 
 
 def _distance(
