@@ -67,9 +67,9 @@ def test_rows_keep_what_they_hold(operations: list[tuple[str, int]]) -> None:
 def test_the_mask_is_false_for_padding() -> None:
     columns = Columns(2)
     columns.join(content([1.0, 2.0, 3.0]), 3)
-    assert not columns.has_padding
+    before = columns.has_padding
     columns.join(content([4.0]), 1)
-    assert columns.has_padding
+    assert (before, columns.has_padding) == (False, True)
     assert columns.mask(1).tolist() == [[True] * 4, [False, False, True, True]]
 
 

@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 import torch
@@ -169,19 +170,18 @@ def test_choices_share_a_prompt_and_have_the_seeds_that_follow(
     make_core: MakeCore, n_slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     core = make_core(n_slots=n_slots)
-    prefills: list[int] = []
-    begin = core._runner.prefill
-    monkeypatch.setattr(core._runner, "prefill", lambda p: prefills.append(len(p)) or begin(p))
+    prefills = mock.Mock(wraps=core._runner.prefill)
+    monkeypatch.setattr(core._runner, "prefill", prefills)
     text = "the quick brown fox jumps over the lazy dog"
     sampling = replace(SAMPLED, n=3, seed=10, ignore_eos=True)
     events = run(core, request(text, sampling))["a"]
-    assert len(prefills) == 1
+    prefills.assert_called_once()
     assert reasons(events) == dict.fromkeys(range(3), "length")
     for index in range(3):
         alone = replace(sampling, seed=10 + index, n=1)
         assert text_of(events, index) == answer(core, text, alone)
     assert usage(events).completion_tokens == 3 * 24
-    assert usage(events).prompt_tokens == prefills[0]
+    assert usage(events).prompt_tokens == len(text) + 1
 
 
 def test_penalties_and_bias_change_the_answer(core: TransformersCore) -> None:

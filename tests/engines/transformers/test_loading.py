@@ -20,7 +20,12 @@ from tests.engines.transformers.driving import DEFAULT_LOADER
 
 
 def options(folder: Path | str = "", **more: Any) -> TransformersOptions:
-    usual = {"model_path": str(folder), "loader": DEFAULT_LOADER, "device": "cpu", "n_threads": 1}
+    usual: dict[str, Any] = {
+        "model_path": str(folder),
+        "loader": DEFAULT_LOADER,
+        "device": "cpu",
+        "n_threads": 1,
+    }
     return TransformersOptions(**(usual | more))
 
 

@@ -12,6 +12,7 @@ from engines.errors import InvalidRequest
 from engines.transformers.pieces import vocabulary_kind
 from engines.transformers.vocabulary import HuggingFaceVocabulary
 from engines.types import PartsPrompt, Special, Text
+from tests.engines.tiny_folder import byte_tokenizer
 from tests.engines.transformers import tokenizer_kinds
 from tests.engines.transformers.tokenizer_kinds import KINDS
 
@@ -143,6 +144,6 @@ def test_words_added_later_are_found_in_text() -> None:
 
 
 def byte_tokenizer_with(word: str) -> Any:
-    tokenizer = tokenizer_kinds.byte_tokenizer()
+    tokenizer = byte_tokenizer()
     tokenizer.add_tokens([word])
     return tokenizer
