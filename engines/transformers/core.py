@@ -49,7 +49,7 @@ MAX_FAILED_STEPS = 3
 _HONOURED = frozenset(
     {"temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty"}
     | {"frequency_penalty", "seed", "max_tokens", "min_tokens", "ignore_eos", "stop"}
-    | {"stop_token_ids", "logit_bias", "logprobs", "n"}
+    | {"stop_token_ids", "logit_bias", "logprobs", "n", "typical_p"}
 )
 
 

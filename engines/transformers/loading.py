@@ -184,7 +184,10 @@ def _context_length(model: Any, options: TransformersOptions) -> int:
 
 
 def _describe(model: Any, options: TransformersOptions) -> str:
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    if hasattr(model, "num_parameters"):
+        n_parameters = model.num_parameters()  # packed ones count as what they were
+    else:
+        n_parameters = sum(parameter.numel() for parameter in model.parameters())
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     kind = options.quantize or dtype
     return f"{type(model).__name__}, {n_parameters / 1e6:.1f} M parameters, {kind}"

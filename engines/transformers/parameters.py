@@ -18,9 +18,10 @@ def check_supported(request: GenerationRequest, honoured: Collection[str]) -> No
         raise UnsupportedParameter(name, "transformers")
     usual = SamplingParams()
     for field in fields(SamplingParams):
-        name = field.name
-        if name not in honoured and getattr(request.sampling, name) != getattr(usual, name):
-            raise UnsupportedParameter(name, "transformers")
+        name, value = field.name, getattr(request.sampling, field.name)
+        if name not in honoured and value != getattr(usual, name):
+            # A constraint knows which of several fields asked for it.
+            raise UnsupportedParameter(getattr(value, "param", name), "transformers")
 
 
 def resolve_max_tokens(n_prompt: int, asked: int | None, context_length: int) -> int:

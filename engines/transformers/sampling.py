@@ -1,8 +1,9 @@
 """How one choice picks its tokens from rows of logits, with torch.
 
 The order is vLLM's, so that engines agree: tokens barred by `min_tokens`, `logit_bias`,
-penalties, then temperature, min_p, top_k, top_p and the draw; at temperature 0 the largest logit
-wins. A draw depends on the row, the seed and the number of draws before, never on the batch.
+penalties, then temperature, min_p, top_k, typical_p (which vLLM has not), top_p and the draw; at
+temperature 0 the largest logit wins. A draw depends on the row, the seed and the number of draws
+before, never on the batch.
 
 `presence_penalty` and `frequency_penalty` count the tokens generated so far, as OpenAI defines
 them. `repetition_penalty` also looks at the prompt, as transformers and vLLM do.
@@ -152,7 +153,7 @@ def _generator(seed: int | None, index: int) -> torch.Generator:
 
 
 def _kept(row: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return what min_p, top_k and top_p leave of logits, and of which tokens (None: all)."""
+    """Return what the cuts leave of logits, and of which tokens that is (None: all)."""
     ids: torch.Tensor | None = None
     if params.min_p > 0.0:
         # In terms of logits, p < min_p * p_max is a distance to the largest.
@@ -162,10 +163,28 @@ def _kept(row: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torc
     if 0 < params.top_k < len(row):
         row, order = row.topk(params.top_k)
         ids = order if ids is None else ids[order]
+    typical_p: float = getattr(params, "typical_p", 1.0)
+    if typical_p < 1.0:
+        order = _typical(row, typical_p)
+        row, ids = row[order], order if ids is None else ids[order]
     if params.top_p < 1.0:
         row, order = _nucleus(row, params.top_p)
         ids = order if ids is None else ids[order]
     return row, ids
+
+
+def _typical(row: torch.Tensor, typical_p: float) -> torch.Tensor:
+    """Return the places of the logits whose information is nearest to the expected.
+
+    As many as it takes for their probabilities to reach `typical_p` (locally typical sampling,
+    arXiv 2202.00666, section 5).
+    """
+    logprobs = row.log_softmax(-1)
+    probabilities = logprobs.exp()
+    distance = (-logprobs - torch.special.entr(probabilities).sum()).abs()
+    order = distance.argsort(stable=True)
+    sums = probabilities[order].cumsum(-1)
+    return order[: int((sums < typical_p).sum()) + 1]
 
 
 def _nucleus(row: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:

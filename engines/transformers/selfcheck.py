@@ -21,8 +21,8 @@ from engines.transformers.models import ModelRunner
 logger = logging.getLogger(__name__)
 
 # Of the logits' own spread: rounding stays far below, a wrong position far above.
-_TOLERANCE = {torch.float32: 0.01}
-_HALF_TOLERANCE = 0.1
+_TOLERANCE = 0.01
+_COARSE_TOLERANCE = 0.1  # of half precision, and of weights in 8 or 4 bits
 _LENGTHS = (9, 5)
 _STEPS = 5
 
@@ -32,7 +32,8 @@ def usable_slots(runnable: Runnable, options: TransformersOptions) -> int:
 
     Raises `ModelLoadError` for a model that is wrong even alone.
     """
-    allowed = _TOLERANCE.get(runnable.dtype, _HALF_TOLERANCE)
+    is_exact = runnable.dtype == torch.float32 and options.quantize is None
+    allowed = _TOLERANCE if is_exact else _COARSE_TOLERANCE
     if options.n_slots > 1:
         error = _batch_error(runnable, 2)
         if error <= allowed:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from engines.errors import InvalidParameter
+from engines.transformers import sampling
 from engines.transformers.sampling import TokenSampler, check_sampling
 from engines.types import SamplingParams
 
@@ -104,6 +105,22 @@ def test_temperature_sharpens_before_the_others_cut() -> None:
 def test_what_each_cut_keeps(params: SamplingParams, kept: set[int]) -> None:
     row = torch.tensor([0.4, 0.3, 0.2, 0.1]).log().tolist()
     assert set(shares(params, row)) == kept
+
+
+@pytest.mark.parametrize(
+    ("chances", "typical_p", "kept"),
+    [
+        # Entropy 0.90 nats: 0.3 says 1.20, 0.6 says 0.51, 0.1 says 2.30.
+        ([0.6, 0.3, 0.1], 0.2, [1]),
+        ([0.6, 0.3, 0.1], 0.31, [1, 0]),
+        ([0.6, 0.3, 0.1], 0.95, [1, 0, 2]),
+        ([1.0, 0.0], 0.5, [0]),
+    ],
+)
+def test_typical_p_keeps_what_says_about_as_much_as_expected(
+    chances: list[float], typical_p: float, kept: list[int]
+) -> None:
+    assert sampling._typical(torch.tensor(chances).log(), typical_p).tolist() == kept
 
 
 def test_top_p_may_need_more_than_the_likeliest_few() -> None:
