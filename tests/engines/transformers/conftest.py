@@ -17,20 +17,6 @@ if TYPE_CHECKING:
 PARLM_TINY = Path(__file__).parents[3] / "models" / "parlm-tiny" / "hf"
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip all tests here where the libraries are not installed."""
-    try:
-        import torch
-        import transformers
-    except ModuleNotFoundError:
-        for item in items:
-            if Path(__file__).parent in item.path.parents:
-                item.add_marker(pytest.mark.skip(reason="transformers is not installed"))
-    else:
-        assert torch.__version__
-        transformers.utils.logging.disable_progress_bar()
-
-
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small llama of random weights, a token for each byte."""

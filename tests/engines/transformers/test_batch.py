@@ -6,6 +6,10 @@ import random
 from typing import Any
 
 import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
 import torch
 
 from engines.transformers.batch import Batch, Prefilled, Row

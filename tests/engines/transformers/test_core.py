@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
 import torch
 
 from engines.core import Core

@@ -7,6 +7,10 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+
 from engines.errors import MissingDependency
 from engines.registry import create_engine
 

@@ -4,6 +4,10 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
 import torch
 
 from engines.errors import InvalidParameter

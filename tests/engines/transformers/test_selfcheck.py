@@ -4,6 +4,10 @@ import logging
 from typing import Any
 
 import pytest
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
 import torch
 
 from engines.errors import ModelLoadError

@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+
 from engines.errors import (
     ContextLengthExceeded,
     EngineError,
