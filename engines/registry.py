@@ -24,6 +24,9 @@ ENGINES: dict[str, EngineEntry] = {
     "llama_cpp": EngineEntry(
         "engines.llama_cpp:create", "llama_cpp", "run `make install` or pip install '.[llama_cpp]'"
     ),
+    "transformers": EngineEntry(
+        "engines.transformers:create", "transformers", "run pip install '.[transformers]'"
+    ),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from collections.abc import Collection
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,7 @@ from engines.types import ModelDescription, SamplingParams
 from server.model_specs import ECHO, PROXY, ModelSpec, locate, model_specs
 from server.models import ModelTable, ServedModel
 from server.settings import Settings, SettingsError
+from server.transformers_options import transformers_options
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +41,9 @@ def build_models(settings: Settings) -> ModelTable:
     """
     for file in settings.adapter_files:
         load_file(file)
-    _mention_unused(settings)
-    return ModelTable([_build(spec, settings) for spec in model_specs(settings)])
+    models = [_build(spec, settings) for spec in model_specs(settings)]
+    _mention_unused(settings, {model.engine.name for model in models})
+    return ModelTable(models)
 
 
 def _build(spec: ModelSpec, settings: Settings) -> ServedModel:
@@ -86,18 +89,20 @@ def choose_engine(spec: ModelSpec, description: ModelDescription) -> tuple[str, 
     """Return the engine's name and the reason for it. Raises `SettingsError`."""
     if spec.name == ECHO:
         return "echo", "the model 'echo' repeats what it is told"
-    if spec.engine not in ("auto", "llama_cpp"):
+    if spec.engine not in ("auto", "llama_cpp", "transformers"):
         raise SettingsError(
-            f"LLM_ENGINE={spec.engine!r} is not in this version of parlm; use auto or llama_cpp"
+            f"LLM_ENGINE={spec.engine!r} is not in this version of parlm; use auto, llama_cpp or "
+            "transformers"
         )
-    if description.format != "gguf":
+    able = "llama_cpp" if description.format == "gguf" else "transformers"
+    if spec.engine == able:
+        return able, "LLM_ENGINE names it"
+    if spec.engine != "auto":
         raise SettingsError(
-            f"LLM_MODEL_PATH: {description.path} holds safetensors, which no engine of this "
-            "version runs; give it a GGUF file"
+            f"LLM_ENGINE={spec.engine!r} does not run {description.path}: llama_cpp runs GGUF "
+            f"files, transformers folders of safetensors; set LLM_ENGINE to auto or {able}"
         )
-    if spec.engine == "llama_cpp":
-        return "llama_cpp", "LLM_ENGINE names it"
-    return "llama_cpp", "the weights are a GGUF file"
+    return able, f"the weights are {'a GGUF file' if able == 'llama_cpp' else 'safetensors'}"
 
 
 def _engine(engine: str, options: dict[str, Any], spec: ModelSpec, settings: Settings) -> Engine:
@@ -130,15 +135,19 @@ def _engine_options(
             spec.name,
             trained,
         )
-    options = {
+    options: dict[str, Any] = {
         "model_path": description.path,
         "n_slots": settings.limit_model_concurrency,
         "max_queue": settings.max_queue,
         "context_length": spec.context_length,
-        "n_threads": settings.llama_cpp_threads,
-        "n_gpu_layers": settings.llama_cpp_gpu_layers,
-        "cache_dir": str(settings.xdg_cache_home / "parlm"),
     }
+    if engine == "transformers":
+        load_adapter, chat_adapter = find_adapters(spec.name, description.path, spec.adapter)
+        options |= transformers_options(load_adapter, chat_adapter, settings)
+    else:
+        options["n_threads"] = settings.llama_cpp_threads
+        options["n_gpu_layers"] = settings.llama_cpp_gpu_layers
+        options["cache_dir"] = str(settings.xdg_cache_home / "parlm")
     given = {name: value for name, value in options.items() if value is not None}
     return given | spec.engine_args
 
@@ -151,10 +160,17 @@ def _fingerprint(
     about = (engine, _version(engine), type(adapter).__qualname__, counting)
     digest.update(repr(about).encode())
     digest.update((description.chat_template or "").encode())
-    adapters = [lora["path"] for lora in options.get("lora", ())]
-    for path in filter(Path.is_file, map(Path, [description.path, *adapters])):
-        digest.update(weights_digest(path))
+    adapters = [Path(lora["path"]) for lora in options.get("lora", ())]
+    for file in [*_weight_files(description), *filter(Path.is_file, adapters)]:
+        digest.update(weights_digest(file))
     return f"fp_{digest.hexdigest()[:12]}"
+
+
+def _weight_files(description: ModelDescription) -> list[Path]:
+    path = Path(description.path)
+    if not description.path:
+        return []
+    return [path] if path.is_file() else sorted(path.glob("*.safetensors"))
 
 
 def weights_digest(path: Path) -> bytes:
@@ -169,7 +185,9 @@ def weights_digest(path: Path) -> bytes:
 
 
 def _version(engine: str) -> str:
-    distribution = {"llama_cpp": "llama-cpp-python"}.get(engine, "parlm")
+    distribution = {"llama_cpp": "llama-cpp-python", "transformers": "transformers"}.get(
+        engine, "parlm"
+    )
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
@@ -183,18 +201,12 @@ def _created(description: ModelDescription) -> int:
     return int(time.time())
 
 
-def _mention_unused(settings: Settings) -> None:
-    """Say so when a setting is given that nothing in this version reads."""
-    unused = (
-        "proxy_api_key",
-        "proxy_server_url",
-        "proxyllm_backend",
-        "quantize_8bit",
-        "quantize_4bit",
-        "num_gpus",
-        "max_gpu_memory",
-        "cuda_visible_devices",
-    )
+def _mention_unused(settings: Settings, engines: Collection[str]) -> None:
+    """Say so when a setting is given that no running engine reads."""
+    unused = ["proxy_api_key", "proxy_server_url", "proxyllm_backend"]
+    if "transformers" not in engines:
+        unused += ["quantize_8bit", "quantize_4bit", "num_gpus", "max_gpu_memory"]
+        unused.append("cuda_visible_devices")
     for name in unused:
         if getattr(settings, name):
-            logger.warning("%s is set, but no engine of this version uses it", name.upper())
+            logger.warning("%s is set, but no engine that runs uses it", name.upper())

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
         description="Where the server listens: host:port, with or without scheme.",
     )
     llm_engine: EngineName = Field(
-        default="auto", description="auto, llama_cpp; vllm, transformers and proxy are coming."
+        default="auto", description="auto, llama_cpp, transformers; vllm and proxy are coming."
     )
     llm_model_path: Path | None = Field(
         default=None, description="GGUF file or folder of weights for LLM_MODEL."
@@ -119,7 +119,11 @@ class Settings(BaseSettings):
     quantize_8bit: bool = Field(default=False, description="Load weights in 8 bits.")
     quantize_4bit: bool = Field(default=False, description="Load weights in 4 bits; wins over 8.")
     num_gpus: int | None = Field(default=None, ge=1, description="GPUs to use.")
-    max_gpu_memory: str | None = Field(default=None, description="Memory per GPU, e.g. 16Gib.")
+    max_gpu_memory: str | None = Field(
+        default=None,
+        pattern=r"(?i)^\s*[0-9]+(\.[0-9]+)?\s*([kmgt]i?)?b\s*$",
+        description="Memory per GPU, e.g. 16Gib.",
+    )
     cuda_visible_devices: str | None = Field(default=None, description="GPUs by number: 0,1.")
 
     @field_validator("llm_model", "adapter_files", "api_keys", "allowed_hosts", mode="before")

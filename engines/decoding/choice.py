@@ -29,16 +29,26 @@ class Limits:
 class Choice:
     """The text of one choice as it grows. `pieces[token]` are the bytes of a token.
 
+    With `strips_first_space` a space in front of all of the text is left out, as decoders of
+    SentencePiece do.
     `n_generated` counts every token chosen: the one that ended the answer and those that a
     stop string cut off too, as in vLLM.
     """
 
-    def __init__(self, index: int, limits: Limits, pieces: Sequence[bytes]) -> None:
+    def __init__(
+        self,
+        index: int,
+        limits: Limits,
+        pieces: Sequence[bytes],
+        *,
+        strips_first_space: bool = False,
+    ) -> None:
         self.index = index
         self.n_generated = 0
         self.reason: FinishReason | None = None
         self._limits = limits
         self._pieces = pieces
+        self._strips_space = strips_first_space
         self._decoder = Utf8Decoder()
         self._scanner = StopScanner(limits.stops)
         self._logprobs = LogprobQueue()
@@ -76,7 +86,10 @@ class Choice:
 
     def _decode(self, token: int, logprob: TokenLogprob | None) -> str:
         start = self._n_decoded
-        text = self._decoder.push(self._pieces[token])
+        piece = self._pieces[token]
+        if self._strips_space and piece:
+            piece, self._strips_space = piece.removeprefix(b" "), False
+        text = self._decoder.push(piece)
         self._n_decoded += len(text)
         if logprob is not None:
             # The unfinished character will be one character, whatever becomes of it.

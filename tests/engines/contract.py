@@ -15,6 +15,7 @@ from engines.supervisor import SupervisedEngine
 from tests.engines.tiny_gguf import write_tiny_gguf
 
 PARLM_TINY = Path(__file__).parents[2] / "models" / "parlm-tiny" / "parlm-tiny-q8_0.gguf"
+PARLM_TINY_FOLDER = PARLM_TINY.parent / "hf"
 MAX_REQUESTS = 4
 
 
@@ -65,9 +66,43 @@ def _llama_cpp(path: Path) -> Engine:
     )
 
 
+def transformers_random(folder: Path) -> Engine:
+    _need_transformers()
+    from tests.engines.tiny_folder import write_tiny_folder
+
+    path = folder / "tiny"
+    return _transformers(path if path.exists() else write_tiny_folder(path))
+
+
+def transformers_parlm_tiny(_: Path) -> Engine:
+    _need_transformers()
+    if not PARLM_TINY_FOLDER.exists():
+        pytest.skip("models/parlm-tiny is not built")
+    return _transformers(PARLM_TINY_FOLDER)
+
+
+def _need_transformers() -> None:
+    if find_spec("transformers") is None or find_spec("torch") is None:
+        pytest.skip("transformers is not installed")
+
+
+def _transformers(path: Path) -> Engine:
+    return create_engine(
+        "transformers",
+        model_path=str(path),
+        loader="adapters.builtin.default:DefaultLLMAdapter.loader",
+        device="cpu",
+        n_threads=1,
+        n_slots=MAX_REQUESTS,
+        max_queue=0,
+    )
+
+
 CASES = (
     Case("echo", echo, is_echo=True),
     Case("echo-child", echo_child, is_echo=True),
     Case("llama_cpp-random", llama_cpp_random),
     Case("llama_cpp-parlm-tiny", llama_cpp_parlm_tiny),
+    Case("transformers-random", transformers_random),
+    Case("transformers-parlm-tiny", transformers_parlm_tiny),
 )
