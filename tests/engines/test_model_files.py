@@ -68,6 +68,7 @@ def test_describes_a_gguf_file(tmp_path: Path) -> None:
         path=str(path),
         format="gguf",
         architecture="llama",
+        vocab_size=5,
         context_length=512,
         chat_template="{{ messages }}",
         bos_token="<s>",
