@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ from adapters.parsing import OutputParser, PlainText
 from adapters.prompts import flat, refuse_tools, rounds, split_system
 from adapters.registry import chat_adapters, llm_adapters
 from engines.types import Message, ModelDescription, PartsPrompt, Special, Text, Tool
+
+log = logging.getLogger(__name__)
 
 TAGS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
 BOS, EOS = Special("<s>"), Special("</s>")
@@ -57,25 +60,18 @@ class Llama2BaseChatAdapter(FamilyChatAdapter):
 
 
 @chat_adapters.register
-class Llama2ChatAdapter(FamilyChatAdapter):
+class Llama2TunedChatAdapter(FamilyChatAdapter):
     """`[INST] <<SYS>>⏎system⏎<</SYS>>⏎⏎question [/INST] answer </s><s>[INST] …`.
 
     Source: meta-llama/llama, llama/generation.py at 689c7f26, where each round is tokenised for
     itself between real BOS and EOS. There is no system text unless the chat brings one. As
-    there, a chat with the form's own tags in it is refused. `llama-2-7b` alone means the chat
-    weights, as in DB-GPT; sampling is that of Meta's example_chat_completion.py.
+    there, a chat with the form's own tags in it is refused. Sampling is that of Meta's
+    example_chat_completion.py.
     """
 
-    name = "llama-2"
-    names = NAMES
+    name = "llama-2-chat"
     architectures = frozenset({"llama"})
     sampling_defaults: Mapping[str, float] = {"temperature": 0.6, "top_p": 0.9}
-
-    def form_for(self, model: ModelDescription) -> BaseChatAdapter:
-        """Tell base weights by the name of their files: Meta calls chat weights so."""
-        if "[INST]" in (model.chat_template or ""):
-            return self
-        return Llama2BaseChatAdapter() if _is_base(telling_names(model)) else self
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> PartsPrompt:
         """Write the rounds. Raises `UnsupportedChat` for tools and for tags in a message."""
@@ -93,6 +89,28 @@ class Llama2ChatAdapter(FamilyChatAdapter):
             else:
                 parts += [Text(f"{asked} {answer.strip()} "), EOS, BOS]
         return PartsPrompt(tuple(parts), stop_tokens=(EOS.token,))
+
+
+@chat_adapters.register
+class Llama2ChatAdapter(Llama2TunedChatAdapter):
+    """Picks the form by the model's names: `llama-2-7b` alone means the chat weights, as in DB-GPT.
+
+    Meta says `chat` in the names of those.
+    """
+
+    name = "llama-2"
+    names = NAMES
+
+    def form_for(self, model: ModelDescription) -> BaseChatAdapter:
+        """Tell base weights by the name of their files, unless those bring Meta's template."""
+        if "[INST]" in (model.chat_template or "") or not _is_base(telling_names(model)):
+            return self
+        log.info(
+            "%s: base weights by the name of %s; set LLM_ADAPTER=llama-2-chat if they can chat",
+            model.name,
+            model.path or model.name,
+        )
+        return Llama2BaseChatAdapter()
 
 
 def _is_base(names: Sequence[str]) -> bool:

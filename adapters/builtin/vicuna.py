@@ -40,22 +40,16 @@ class VicunaLLMAdapter(FamilyLLMAdapter):
 
 
 @chat_adapters.register
-class VicunaChatAdapter(FamilyChatAdapter):
+class VicunaV1ChatAdapter(FamilyChatAdapter):
     """Vicuna v1.1, v1.3 and v1.5: `system USER: question ASSISTANT: answer</s>USER: …`.
 
     No line ends, no blank behind `</s>`. Source: FastChat 0.2.36, template `vicuna_v1.1`; the
     temperature is that of its API. The tokenizer it trained with put a "▁" behind `</s>` too.
     """
 
-    names = NAMES
+    name = "vicuna-v1"
     architectures = frozenset({"llama"})
     sampling_defaults: Mapping[str, float] = {"temperature": 0.7}
-
-    def form_for(self, model: ModelDescription) -> BaseChatAdapter:
-        """Tell the first release by its name or, if that has no version, by its vocabulary."""
-        versions = (found[1] for name in telling_names(model) if (found := _VERSION.search(name)))
-        version = next(versions, "0" if model.vocab_size == V0_VOCAB_SIZE else "1")
-        return VicunaV0ChatAdapter() if version == "0" else self
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> PartsPrompt:
         """Write the turns. Raises `UnsupportedChat` for tools."""
@@ -68,3 +62,17 @@ class VicunaChatAdapter(FamilyChatAdapter):
             end=" ",
             answer_end=Special("</s>"),
         )
+
+
+@chat_adapters.register
+class VicunaChatAdapter(VicunaV1ChatAdapter):
+    """Picks the form by the model's release."""
+
+    name = "vicuna"
+    names = NAMES
+
+    def form_for(self, model: ModelDescription) -> BaseChatAdapter:
+        """Tell the first release by its name or, if that has no version, by its vocabulary."""
+        versions = (found[1] for name in telling_names(model) if (found := _VERSION.search(name)))
+        version = next(versions, "0" if model.vocab_size == V0_VOCAB_SIZE else "1")
+        return VicunaV0ChatAdapter() if version == "0" else self

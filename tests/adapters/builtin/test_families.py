@@ -76,8 +76,10 @@ def test_stops() -> None:
         "guanaco": (("###",), eos),
         "llama-2": ((), eos),
         "llama-2-base": ((), eos),
+        "llama-2-chat": ((), eos),
         "parlm-tiny": ((), ("<|im_end|>",)),
         "vicuna": ((), eos),
+        "vicuna-v1": ((), eos),
         "vicuna-v0": (("###",), eos),
         "vicuna-v0-zero-shot": (("###",), eos),
     }

@@ -133,9 +133,16 @@ def test_the_releases_of_vicuna(name: str, path: str, vocab_size: int, expected:
     ],
 )
 def test_chat_and_base_weights_of_llama_2(
-    name: str, path: str, template: str | None, expected: str
+    name: str,
+    path: str,
+    template: str | None,
+    expected: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    assert form(name, path, architecture="llama", chat_template=template) == expected
+    with caplog.at_level(logging.INFO):
+        found = form(name, path, architecture="llama", chat_template=template)
+    assert found == expected
+    assert ("set LLM_ADAPTER=llama-2-chat" in caplog.text) is (expected == "llama-2-base")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +193,13 @@ def test_another_architecture_has_only_the_name(caplog: pytest.LogCaptureFixture
 
 def test_a_named_adapter_is_kept() -> None:
     assert form("qwen", "/m/qwen", "vicuna", architecture="qwen2") == "vicuna"
-    assert form("vicuna-13b", "/m/x", "vicuna-v0", architecture="llama") == "vicuna-v0"
+    for adapter, path in [
+        ("vicuna-v0", "/m/vicuna-13b"),
+        ("vicuna-v1", "/m/vicuna-13b-v0"),
+        ("llama-2-chat", "/m/Llama-2-7b-hf"),
+        ("falcon-instruct", "/m/falcon-7b"),
+    ]:
+        assert form("my-model", path, adapter, architecture="llama") == adapter
     with pytest.raises(UnknownAdapter, match="did you mean 'vicuna"):
         form("vicuna-13b", "", "vicunna")
 
