@@ -17,6 +17,7 @@ from adapters.errors import (
     UnknownAdapter,
     UnsupportedChat,
 )
+from adapters.generating import generate_stream
 from adapters.inherited import (
     get_llm_chat_adapter,
     get_llm_model_adapter,
@@ -62,6 +63,7 @@ __all__ = [
     "chatml",
     "find_adapters",
     "from_cumulative",
+    "generate_stream",
     "get_llm_chat_adapter",
     "get_llm_model_adapter",
     "llm_adapters",
@@ -80,6 +82,8 @@ _OLD_SPELLINGS = {"BaseLLMAdaper": "BaseLLMAdapter", "BaseChatAdpter": "BaseChat
 
 
 def __getattr__(name: str) -> Any:
+    if name in inherited.FAMILY_CLASSES:
+        return getattr(inherited, name)
     if name not in _OLD_SPELLINGS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     warnings.warn(

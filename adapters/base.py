@@ -66,16 +66,23 @@ class BaseChatAdapter(Adapter):
     """Knows how a family is spoken to: its prompt, its stops, and the form of its answers.
 
     `sampling_defaults` hold values for sampling parameters (by their wire names) that a request
-    leaves out. A class without a `render` of its own speaks as the model's own chat template
-    says, once `for_model` has seen the model.
+    leaves out. A class without a `render` of its own speaks as parlm does with that model
+    otherwise, once `for_model` has seen the model.
     """
 
     sampling_defaults: Mapping[str, float] = {}
-    _own_template: BaseChatAdapter | None = None
+    _usual: BaseChatAdapter | None = None
 
     def get_generate_stream_func(self) -> GenerateStream | None:
         """Return the function that streams text from a transformers model; None for the usual."""
         return None
+
+    def match_files(self, model: ModelDescription) -> bool:  # noqa: ARG002
+        """Tell whether a model without a chat template is of this family, by its files alone.
+
+        Asked when its name and path told nothing; only for what no other family could be.
+        """
+        return False
 
     def for_model(self, model: ModelDescription) -> BaseChatAdapter:
         """Return the adapter to use for this very model, after a look at what its files say.
@@ -83,14 +90,16 @@ class BaseChatAdapter(Adapter):
         Called once at start; it may take seconds, because a template is first tried in a child
         process. Raises `TemplateError` when the model's template does not work.
         """
-        if model.format == "none" or type(self).render is not BaseChatAdapter.render:
+        if model.format == "none" or self.has_form():
             return self
-        # Not at the top: the template adapters derive from this class.
-        from adapters.builtin.default import template_adapter
+        # Not at the top: those adapters derive from this class.
+        from adapters.builtin.default import usual_adapter
 
-        bound = copy.copy(self)
-        bound._own_template = template_adapter(model)
-        return bound
+        return self._speaking_as(usual_adapter(model))
+
+    def has_form(self) -> bool:
+        """Tell whether this adapter itself knows how a chat is written."""
+        return type(self).render is not BaseChatAdapter.render
 
     def render(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Prompt:
         """Turn a chat into the prompt this family was trained on.
@@ -98,12 +107,18 @@ class BaseChatAdapter(Adapter):
         Called for each request, also from several threads at once. Raises `UnsupportedChat` for
         a chat the family has no form for.
         """
-        if self._own_template is not None:
-            return self._own_template.render(messages, tools)
+        if self._usual is not None:
+            return self._usual.render(messages, tools)
         return MessagesPrompt(tuple(messages), tuple(tools))
 
     def output_parser(self, tools: Sequence[Tool] = ()) -> OutputParser:
         """Return a fresh parser that finds tool calls and reasoning in one choice's text."""
-        if self._own_template is not None:
-            return self._own_template.output_parser(tools)
+        if self._usual is not None:
+            return self._usual.output_parser(tools)
         return PlainText()
+
+    def _speaking_as(self, usual: BaseChatAdapter) -> BaseChatAdapter:
+        bound = copy.copy(self)
+        bound._usual = usual
+        bound.sampling_defaults = {**usual.sampling_defaults, **self.sampling_defaults}
+        return bound

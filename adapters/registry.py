@@ -11,6 +11,9 @@ from typing import Generic, TypeVar, cast
 from adapters.base import Adapter, BaseChatAdapter, BaseLLMAdapter
 from adapters.errors import AmbiguousAdapter, NoAdapter, UnknownAdapter
 
+BUILTIN_PRIORITY = -10
+"""The priority of the families that come with the project."""
+
 DEFAULT_PRIORITY = -100
 """The priority of the adapters that match everything."""
 
@@ -46,12 +49,12 @@ class Registry(Generic[A]):
             self.adapters.append(cast(A, adapter_class()))
         return adapter_class
 
-    def resolve(self, model_name: str, model_path: str = "") -> A:
+    def resolve(self, model_name: str, model_path: str = "", *, builtin_only: bool = False) -> A:
         """Return the adapter for a model.
 
         The name is asked first, then the last part of the path, then the whole path: a folder
         named after another model must not decide. The default adapter is used when nothing
-        else matches any of them.
+        else matches any of them. With `builtin_only` a user's own adapters are left out.
 
         Raises:
             AmbiguousAdapter: two of the same, highest priority match.
@@ -60,7 +63,7 @@ class Registry(Generic[A]):
         self._load()
         fallback: A | None = None
         for text in (model_name, PurePath(model_path).name, model_path):
-            found = self._best(text) if text else None
+            found = self._best(text, builtin_only) if text else None
             if found is not None and found.priority > DEFAULT_PRIORITY:
                 return found
             fallback = fallback or found
@@ -88,9 +91,11 @@ class Registry(Generic[A]):
         self._load()
         return sorted({adapter.name for adapter in self.adapters})
 
-    def _best(self, text: str) -> A | None:
+    def _best(self, text: str, builtin_only: bool) -> A | None:
         found = []
         for adapter in self.adapters:
+            if builtin_only and adapter.priority > BUILTIN_PRIORITY:
+                continue
             try:
                 if adapter.match(text):
                     found.append(adapter)

@@ -30,7 +30,7 @@ def from_cumulative(func: CumulativeStream, *, echoes_prompt: bool = False) -> G
     def stream(
         model: Any, tokenizer: Any, params: dict[str, Any], device: str, context_len: int
     ) -> Iterator[str]:
-        sent = _echo_length(params) if echoes_prompt else 0
+        sent = echo_length(params) if echoes_prompt else 0
         text = ""
         for item in func(model, tokenizer, params, device, context_len):
             text = item["text"] if isinstance(item, dict) else str(item)
@@ -46,7 +46,7 @@ def from_cumulative(func: CumulativeStream, *, echoes_prompt: bool = False) -> G
     return stream
 
 
-def _echo_length(params: dict[str, Any]) -> int:
+def echo_length(params: dict[str, Any]) -> int:
     """Characters of the echo: special tokens are skipped in decoding, so they do not count.
 
     After DB-GPT v0.3.2's `prompt_echo_len_char`.

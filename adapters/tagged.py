@@ -7,83 +7,15 @@ from __future__ import annotations
 
 import json
 import secrets
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
-from adapters.parsing import ParsedEvent
+from adapters.parsing import HoldingParser, ParsedEvent
 from adapters.scanning import TagSearch, Trim
-from engines.types import (
-    Finish,
-    FinishReason,
-    ReasoningDelta,
-    TextDelta,
-    TokenLogprob,
-    ToolCallDelta,
-)
+from engines.types import FinishReason, ReasoningDelta, TextDelta, ToolCallDelta
 
 
-class _Tagged(ABC):
-    """What the parsers of tags share: each text keeps the logprobs that belong to it.
-
-    Logprobs come with the engine's pieces of text and go out with the next text that is
-    certain; those of text that turns out to be no answer (tags, calls) are dropped.
-    """
-
-    def __init__(self) -> None:
-        self._logprobs: list[tuple[int, tuple[TokenLogprob, ...]]] = []
-        self._fed = 0
-
-    def feed(self, delta: TextDelta) -> list[ParsedEvent]:
-        """Take new text; return what is certain by now."""
-        if not delta.text and self._is_answer() and not self._undecided():
-            return [delta]  # a token without text of its own still has its logprobs
-        if delta.logprobs:
-            self._logprobs.append((self._fed, delta.logprobs))
-        self._fed += len(delta.text)
-        return self._with_logprobs(self._scan(delta.index, delta.text))
-
-    def finish(self, index: int, reason: FinishReason) -> list[ParsedEvent]:
-        """Take the end of the choice; return what was held back, then its `Finish`."""
-        events = self._with_logprobs(self._flush(index))
-        return [*events, Finish(index, self._final_reason(reason))]
-
-    @abstractmethod
-    def _scan(self, index: int, text: str) -> Iterable[ParsedEvent]: ...
-
-    @abstractmethod
-    def _flush(self, index: int) -> Iterable[ParsedEvent]: ...
-
-    @abstractmethod
-    def _undecided(self) -> int:
-        """Return how many characters are held back."""
-
-    @abstractmethod
-    def _is_answer(self) -> bool:
-        """Tell whether new text would be text of the answer, for all that is known."""
-
-    def _final_reason(self, reason: FinishReason) -> FinishReason:
-        return reason
-
-    def _with_logprobs(self, made: Iterable[ParsedEvent]) -> list[ParsedEvent]:
-        events = [event for event in made if not isinstance(event, TextDelta) or event.text]
-        decided = self._fed - self._undecided()
-        due = 0
-        while due < len(self._logprobs) and self._logprobs[due][0] < decided:
-            due += 1
-        if not due:
-            return events
-        logprobs = tuple(one for _, ones in self._logprobs[:due] for one in ones)
-        del self._logprobs[:due]
-        for number in range(len(events) - 1, -1, -1):
-            event = events[number]
-            if isinstance(event, TextDelta):
-                events[number] = TextDelta(event.index, event.text, logprobs)
-                break
-        return events
-
-
-class TaggedReasoning(_Tagged):
+class TaggedReasoning(HoldingParser):
     """Finds reasoning at the beginning of an answer: `<think>reasoning</think>answer`.
 
     Tags further on are text: an answer may speak of them. Whitespace around the reasoning is
@@ -155,7 +87,7 @@ class TaggedReasoning(_Tagged):
         return self._state == "answering"
 
 
-class TaggedToolCalls(_Tagged):
+class TaggedToolCalls(HoldingParser):
     """Finds tool calls written as JSON: `<tool_call>{"name": …, "arguments": {…}}</tool_call>`.
 
     A call is told of when it is whole, because what is no valid call stays in the answer as

@@ -41,6 +41,7 @@ def describe_folder(name: str, folder: Path) -> ModelDescription:
         path=str(folder),
         format="safetensors",
         architecture=_text(config.get("model_type")) or "",
+        vocab_size=_vocab_size(config),
         context_length=_context_length(config, tokenizer),
         chat_template=_chat_template(folder, tokenizer),
         bos_token=_token(tokenizer, config, "bos", added),
@@ -96,6 +97,16 @@ def _context_length(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> 
                 return length
     length = _positive(tokenizer.get("model_max_length"))
     return length if length is not None and length < _NO_LIMIT else 0
+
+
+def _vocab_size(config: Mapping[str, Any]) -> int:
+    """The number of token ids; the later ChatGLMs have a name of their own for it."""
+    inner = config.get("text_config")
+    for source in (config, inner if isinstance(inner, dict) else {}):
+        for key in ("vocab_size", "padded_vocab_size"):
+            if (size := _positive(source.get(key))) is not None:
+                return size
+    return 0
 
 
 def _positive(value: object) -> int | None:

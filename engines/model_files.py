@@ -110,6 +110,7 @@ def _describe_gguf(name: str, file: Path) -> ModelDescription:
         path=str(parts[0]),
         format="gguf",
         architecture=architecture,
+        vocab_size=len(_strings(header, _TOKENS)),
         context_length=context_length if isinstance(context_length, int) else 0,
         chat_template=_text(header, "tokenizer.chat_template"),
         bos_token=_token(header, "tokenizer.ggml.bos_token_id", parts[0]),

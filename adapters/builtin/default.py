@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 from adapters.base import BaseChatAdapter, BaseLLMAdapter
 from adapters.errors import UnsupportedChat
+from adapters.loading import load_pretrained
 from adapters.parsing import Chain, OutputParser, PlainText
 from adapters.probe import Abilities, probe
 from adapters.prompts import IM_END, IM_START, chatml, refuse_tools, split_system
@@ -35,12 +35,7 @@ class DefaultLLMAdapter(BaseLLMAdapter):
         A pickle checkpoint is refused, and so is a model with code of its own unless the
         operator allows it (`trust_remote_code` in the arguments).
         """
-        transformers = import_module("transformers")
-        options = {"trust_remote_code": False, **from_pretrained_kwargs, "use_safetensors": True}
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            model_path, trust_remote_code=options["trust_remote_code"]
-        )
-        return transformers.AutoModelForCausalLM.from_pretrained(model_path, **options), tokenizer
+        return load_pretrained(model_path, from_pretrained_kwargs)
 
 
 @chat_adapters.register
@@ -53,15 +48,29 @@ class DefaultChatAdapter(BaseChatAdapter):
         """Match everything."""
         return True
 
+    def for_model(self, model: ModelDescription) -> BaseChatAdapter:
+        """Return the adapter that speaks as the model's files say. Raises `TemplateError`."""
+        return self if model.format == "none" else self._speaking_as(template_adapter(model))
+
+
+def usual_adapter(model: ModelDescription) -> BaseChatAdapter:
+    """Return the adapter a model has when nobody brings one. Raises `TemplateError`."""
+    found = chat_adapters.resolve(model.name, model.path, builtin_only=True)
+    return found.for_model(model)
+
 
 def template_adapter(model: ModelDescription) -> BaseChatAdapter:
     """Return the adapter that renders as a model's own files say.
 
-    That is by its chat template, else as ChatML if it has the tokens for it, else not at all.
-    Blocks while the template is tried in a child process. Raises `TemplateError`.
+    That is by its chat template, else as a family that its files give away, else as ChatML if
+    it has the tokens for it, else not at all. Blocks while the template is tried in a child
+    process. Raises `TemplateError`.
     """
     if model.chat_template:
         return TemplateChatAdapter(model)
+    for adapter in chat_adapters.adapters:
+        if adapter.has_form() and adapter.match_files(model):
+            return adapter.for_model(model)
     if {IM_START.token, IM_END.token} <= set(model.special_tokens):
         return ChatMLChatAdapter()
     return NoTemplateChatAdapter()

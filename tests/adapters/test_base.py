@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from adapters.base import BaseChatAdapter, BaseLLMAdapter, family_name
+from adapters.filters import FilteredText
 from adapters.parsing import PlainText
+from adapters.registry import chat_adapters
 from engines.types import Message, MessagesPrompt, ModelDescription, PartsPrompt, Tool
 
 GGUF = ModelDescription("m", "/m.gguf", "gguf", special_tokens=("<|im_start|>", "<|im_end|>"))
@@ -78,3 +82,37 @@ def test_an_adapter_with_render_speaks_for_itself() -> None:
 
     adapter = Own()
     assert adapter.for_model(GGUF) is adapter
+
+
+def test_an_adapter_without_render_speaks_as_the_family_does_otherwise() -> None:
+    class Mine(BaseChatAdapter):
+        sampling_defaults = {"top_p": 0.5}
+
+    model = ModelDescription("vicuna-13b", "/m", "gguf", "llama")
+    bound = Mine().for_model(model)
+    prompt = bound.render(CHAT)
+    assert isinstance(prompt, PartsPrompt) and prompt.text.endswith("USER: Hi ASSISTANT:")
+    assert isinstance(bound.output_parser(), FilteredText)
+    assert bound.sampling_defaults == {"temperature": 0.7, "top_p": 0.5}
+    assert Mine.sampling_defaults == {"top_p": 0.5}
+
+
+@pytest.mark.usefixtures("own_adapters")
+def test_files_may_tell_a_family() -> None:
+    @chat_adapters.register
+    class OwlChatAdapter(BaseChatAdapter):
+        def match(self, model_path: str) -> bool:
+            return False
+
+        def match_files(self, model: ModelDescription) -> bool:
+            return model.architecture == "owl"
+
+        def render(self, messages: object, tools: object = ()) -> PartsPrompt:
+            return PartsPrompt((), stop=("hoo",))
+
+    model = ModelDescription("m", "/m", "gguf", "owl")
+    prompt = chat_adapters.resolve("m").for_model(model).render(CHAT)
+    assert prompt == PartsPrompt((), stop=("hoo",))
+    with_template = replace(model, chat_template="{{ messages[0].content }}")
+    prompt = chat_adapters.resolve("m").for_model(with_template).render(CHAT)
+    assert isinstance(prompt, PartsPrompt) and prompt.text == "Hi"

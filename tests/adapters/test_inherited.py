@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 import adapters
+from adapters import inherited
 from adapters.base import BaseChatAdapter, BaseLLMAdapter
+from adapters.errors import UnsupportedChat
 from adapters.registry import chat_adapters, llm_adapters
+from engines.types import Message, ModelDescription, PartsPrompt, Special, Text, Tool
+from tests.adapters.conversation import Conversation
 
 OLD_PAGE = '''
 from adapters import BaseChatAdpter, BaseLLMAdaper
@@ -108,3 +112,75 @@ def test_the_old_spellings_warn(name: str, base: type) -> None:
 def test_the_old_lists_are_the_registries() -> None:
     assert adapters.llm_model_adapters is llm_adapters.adapters
     assert adapters.llm_model_chat_adapters is chat_adapters.adapters
+
+
+class Speaking(inherited.BaseChatAdpter):
+    """Writes prompts by a conversation of DB-GPT's kind."""
+
+    def match(self, model_path: str) -> bool:
+        return True
+
+    def get_conv_template(self) -> Any:
+        return Conversation()
+
+
+CHAT = [Message("developer", "S2."), Message("user", "Hi </s>"), Message("assistant", "Yo")]
+
+
+def test_a_conversation_writes_the_prompt() -> None:
+    adapter = Speaking().for_model(ModelDescription("m", "/m", "gguf"))
+    assert adapter.render(CHAT) == PartsPrompt(
+        (
+            Special("<s>"), Text("S2. USER: Hi </s> ASSISTANT: Yo"), Special("</s>"),
+            Text(" ASSISTANT:"),
+        ),
+        add_bos=False,
+        stop=("###",),
+    )  # fmt: skip
+
+
+def test_a_conversation_s_special_tokens_are_the_model_s() -> None:
+    model = ModelDescription("m", "/m", "gguf", special_tokens=("</s>",))
+    prompt = Speaking().for_model(model).render(CHAT)
+    assert isinstance(prompt, PartsPrompt)
+    assert prompt.parts[0] == Text("<s>S2. USER: Hi </s> ASSISTANT: Yo")
+    assert prompt.add_bos
+    with pytest.raises(UnsupportedChat, match="no form for tools"):
+        Speaking().render(CHAT, [Tool("f")])
+
+
+def test_model_adaptation() -> None:
+    messages = [{"role": "human", "content": "Hi"}, {"role": "ai", "content": "Yo"}]
+    given = {"messages": messages, "temperature": 0.5}
+    params, context = Speaking().model_adaptation(given)
+    prompt = "<s>S. USER: Hi ASSISTANT: Yo</s> ASSISTANT:"
+    assert params == {**given, "prompt": prompt, "stop": "###"}
+    assert context == {"prompt_echo_len_char": len(prompt) - len("<s></s>")}
+
+
+def test_model_adaptation_without_messages_or_template() -> None:
+    params: dict[str, Any] = {"prompt": "x", "messages": [{"role": "robot"}]}
+    assert Speaking().model_adaptation({"prompt": "x"}) == (
+        {"prompt": "x"},
+        {"prompt_echo_len_char": -1},
+    )
+    assert inherited.BaseChatAdpter().model_adaptation(params) == (
+        params,
+        {"prompt_echo_len_char": -1},
+    )
+    with pytest.raises(KeyError):
+        Speaking().model_adaptation({"messages": [{"role": "human"}]})
+
+
+@pytest.mark.parametrize("name", inherited.FAMILY_CLASSES)
+def test_the_families_classes_by_their_old_names(name: str) -> None:
+    base = BaseChatAdapter if "Chat" in name.replace("ChatGLM", "", 1) else BaseLLMAdapter
+    assert issubclass(getattr(inherited, name), base)
+    assert getattr(adapters, name) is getattr(inherited, name)
+
+
+def test_spellings_are_of_one_class() -> None:
+    assert inherited.VicunaLLMAdapater is inherited.VicunaLLMAdapter
+    assert inherited.ChatGLMAdapater is inherited.ChatGLMAdapter
+    with pytest.raises(AttributeError, match="no attribute 'KoalaAdapter'"):
+        inherited.KoalaAdapter  # noqa: B018

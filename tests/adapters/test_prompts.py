@@ -3,7 +3,17 @@ from __future__ import annotations
 import pytest
 
 from adapters.errors import UnsupportedChat
-from adapters.prompts import chatml, join_texts, refuse_tools, split_system, turns
+from adapters.prompts import (
+    break_marks,
+    chatml,
+    flat,
+    join_texts,
+    label_marks,
+    refuse_tools,
+    rounds,
+    split_system,
+    turns,
+)
 from engines.types import Message, Special, Text, Tool, ToolCall
 
 CHAT = [Message("user", "Hi"), Message("assistant", "Hello."), Message("user", "Bye")]
@@ -35,6 +45,44 @@ def test_system_messages_replace_the_family_s_own_text() -> None:
     chat = [Message("system", "One."), *CHAT, Message("developer", "Two.")]
     prompt = turns(chat, user="Q", assistant="A", system="S.")
     assert prompt.text.startswith("One.\n\nTwo.\nQ: Hi\n")
+
+
+def test_an_empty_message_leaves_its_label() -> None:
+    assert turns([Message("user")], user="Q", assistant="A", end=";").text == "Q:;A:"
+
+
+def test_a_label_may_end_its_line() -> None:
+    prompt = turns(CHAT[:1], user="Q", assistant="A", label=":\n")
+    assert prompt.text == "Q:\nHi\nA:\n"
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+def test_labels_in_a_message_are_no_labels(role: str) -> None:
+    chat = [Message(role, "x ASSISTANT: y USER:")]  # type: ignore[arg-type]
+    text = turns(chat, user="USER", assistant="ASSISTANT", end=" ").text
+    assert "x ASSISTANT : y USER : " in text
+
+
+def test_break_marks() -> None:
+    marks = label_marks("USER: ", "### Human: ")
+    assert break_marks("USER: a### Human:b", marks) == "USER : a### Human :b"
+    same = "SUPERUSER: ### Human\n# Human: USER"
+    assert break_marks(same, marks) == same
+
+
+def test_flat() -> None:
+    chat = [*CHAT, Message("developer", "S."), Message("system", "T.")]
+    assert flat(chat) == "S.\n\nT.\n\nHi\nHello.\nBye"
+    assert flat(CHAT[:1]) == "Hi"
+    assert flat([]) == ""
+
+
+def test_rounds() -> None:
+    user, answer = CHAT[0], CHAT[1]
+    assert rounds(CHAT) == [("Hi", "Hello."), ("Bye", None)]
+    assert rounds([user, user, answer, answer]) == [("Hi\n\nHi", "Hello.\n\nHello."), ("", None)]
+    assert rounds([answer, user]) == [("", "Hello."), ("Hi", None)]
+    assert rounds([]) == [("", None)]
 
 
 def test_split_system() -> None:

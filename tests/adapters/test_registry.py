@@ -69,6 +69,17 @@ def test_resolve(
     assert type(registry.resolve(name, path)) is chosen
 
 
+def test_the_built_in_ones_alone(registry: Registry[BaseChatAdapter]) -> None:
+    class BuiltInVicunaChatAdapter(Family):
+        name = "vicuna"
+        priority = -10
+
+    registry.register(BuiltInVicunaChatAdapter)
+    assert type(registry.resolve("vicuna")) is VicunaChatAdapter
+    assert type(registry.resolve("vicuna", builtin_only=True)) is BuiltInVicunaChatAdapter
+    assert type(registry.resolve("llama", builtin_only=True)) is AnythingChatAdapter
+
+
 def test_a_tie_names_both(registry: Registry[BaseChatAdapter]) -> None:
     with pytest.raises(AmbiguousAdapter, match=r"VicunaChatAdapter and .*LlamaChatAdapter match"):
         registry.resolve("vicuna-on-llama")

@@ -68,6 +68,7 @@ def test_describes_a_gguf_file(tmp_path: Path) -> None:
         path=str(path),
         format="gguf",
         architecture="llama",
+        vocab_size=5,
         context_length=512,
         chat_template="{{ messages }}",
         bos_token="<s>",
@@ -82,6 +83,16 @@ def test_describes_a_gguf_file_that_tells_little(tmp_path: Path) -> None:
     description = describe("m", path)
     assert (description.context_length, description.bos_token) == (0, None)
     assert description.special_tokens == ()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"vocab_size": 7}, {"padded_vocab_size": 7}, {"text_config": {"vocab_size": 7}}],
+)
+def test_the_size_of_the_vocabulary(folder: Path, config: dict[str, object]) -> None:
+    assert describe("m", folder).vocab_size == 0
+    write_json(folder / "config.json", {"model_type": "chatglm", **config})
+    assert describe("m", folder).vocab_size == 7
 
 
 def test_describes_a_hugging_face_folder(folder: Path) -> None:
@@ -238,7 +249,14 @@ def test_weights_that_an_index_names_must_be_there(folder: Path) -> None:
 
 
 KEYS = (
-    *("model_type", "max_position_embeddings", "text_config", "bos_token", "eos_token_id"),
+    *(
+        "model_type",
+        "max_position_embeddings",
+        "vocab_size",
+        "text_config",
+        "bos_token",
+        "eos_token_id",
+    ),
     *("chat_template", "added_tokens_decoder", "added_tokens", "content", "id", "special"),
     *("name", "template", "model_max_length", "weight_map", "default", "1"),
 )
