@@ -110,7 +110,7 @@ class PromptTokenizer:
         ids = self._vocabulary.tokenize(_utf8(text))
         if forbidden.keys().isdisjoint(ids):
             return ids
-        stretches = _cut_names(text, forbidden.values())
+        stretches = cut_names(text, forbidden.values())
         ids = [
             token for stretch in stretches for token in self._vocabulary.tokenize(_utf8(stretch))
         ]
@@ -152,7 +152,7 @@ def _utf8(text: str) -> bytes:
         ) from error
 
 
-def _cut_names(text: str, names: Iterable[str]) -> list[str]:
+def cut_names(text: str, names: Iterable[str]) -> list[str]:
     """Cut a text in the middle of every occurrence of a name."""
     longest_first = sorted(names, key=len, reverse=True)
     stretches = [""]
