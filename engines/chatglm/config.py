@@ -22,6 +22,7 @@ _V2_SWITCHES: dict[str, object] = {
     "add_bias_linear": False,
     "add_qkv_bias": True,
     "multi_query_attention": True,
+    "original_rope": True,
     "tie_word_embeddings": False,
     # chatglm2-6b-32k divides positions by it, chatglm3-6b-32k multiplies the rotary base with it.
     "rope_ratio": 1,
