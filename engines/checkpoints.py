@@ -112,6 +112,7 @@ def _write(
         if twice:
             raise ModelLoadError(f"{source}: {min(twice)} is in another file too")
         save_file(_apart(tensors), target, metadata={"format": "pt"})
+        shutil.copymode(source, target)  # it would be for the owner alone
         index |= dict.fromkeys(tensors, _final_name(target))
         done += source.stat().st_size
         on_progress(done, total)

@@ -70,8 +70,10 @@ def test_shards_become_shards_with_an_index(tmp_path: Path) -> None:
 
 def test_one_file_becomes_one(tmp_path: Path) -> None:
     torch.save(WEIGHTS, tmp_path / "pytorch_model.bin")
+    (tmp_path / "pytorch_model.bin").chmod(0o644)
     convert_checkpoint(tmp_path, ignore)
     assert files(tmp_path) == {"pytorch_model.bin", "model.safetensors"}
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o644
     assert read(tmp_path).keys() == WEIGHTS.keys()
 
 

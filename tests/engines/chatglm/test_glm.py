@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
 
 import numpy as np
 import torch
+from transformers import GlmForCausalLM
 
 from engines.chatglm import load
+from engines.chatglm.config import V2Config
+from engines.chatglm.glm import expected_shapes, glm_config, renamed
 from tests.engines.chatglm.driving import GrowingCache, decode, logits, visible
 from tests.engines.chatglm.tiny_chatglm2 import (
     CONTEXT,
@@ -144,3 +148,19 @@ def test_half_precision_is_close(model: Any, tmp_path: Path, dtype: torch.dtype)
     row = logits(half, PROMPT, len(PROMPT), GrowingCache())[-1]
     expected = logits(model, PROMPT, len(PROMPT), GrowingCache())[-1]
     assert torch.nn.functional.cosine_similarity(row, expected, dim=0) > 0.99
+
+
+def test_the_published_shape_has_the_published_size() -> None:
+    """6,243,584,000 parameters, as the model's page counts them."""
+    config = V2Config(28, 4096, 32, 2, 128, 13696, 1e-5, 65024, 32768)
+    shapes = expected_shapes(config)
+    assert shapes["transformer.encoder.layers.27.self_attention.query_key_value.weight"] == (
+        4608,
+        4096,
+    )
+    assert sum(prod(shape) for shape in shapes.values()) == 6_243_584_000
+    with torch.device("meta"):
+        weights = {name: torch.empty(shape) for name, shape in shapes.items()}
+        glm = GlmForCausalLM(glm_config(config))
+    named = {name: tensor.shape for name, tensor in renamed(config, weights).items()}
+    assert named == {name: tensor.shape for name, tensor in glm.state_dict().items()}
