@@ -20,7 +20,7 @@ _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})\.gguf")
 _TOKENS, _TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 _PICKLE_REMEDY = (
     "a pickle checkpoint, which can run any code when it is opened. Get the model as safetensors "
-    "or GGUF, or convert it on a machine you can spare"
+    "or GGUF, or run `parlm convert checkpoint` with its folder, which reads tensors alone"
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from adapters.base import BaseChatAdapter, BaseLLMAdapter
 from adapters.errors import UnsupportedChat
-from adapters.loading import load_pretrained
+from adapters.loading import is_encoder_decoder, load_pretrained
 from adapters.parsing import Chain, OutputParser, PlainText
 from adapters.probe import Abilities, probe
 from adapters.prompts import IM_END, IM_START, chatml, refuse_tools, split_system
@@ -30,12 +30,14 @@ class DefaultLLMAdapter(BaseLLMAdapter):
         return True
 
     def loader(self, model_path: str, from_pretrained_kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        """Load a causal language model and its tokenizer.
+        """Load a language model, decoder-only or encoder-decoder, and its tokenizer.
 
         A pickle checkpoint is refused, and so is a model with code of its own unless the
         operator allows it (`trust_remote_code` in the arguments).
         """
-        return load_pretrained(model_path, from_pretrained_kwargs)
+        is_seq2seq = is_encoder_decoder(model_path)
+        model_class = "AutoModelForSeq2SeqLM" if is_seq2seq else "AutoModelForCausalLM"
+        return load_pretrained(model_path, from_pretrained_kwargs, model_class=model_class)
 
 
 @chat_adapters.register
