@@ -251,14 +251,14 @@ class Health:
 class ModelDescription:
     """What a model's own files say of it, read without loading the weights.
 
-    `path` is the file (GGUF) or folder (safetensors); empty for a model that has no files.
+    `path` is the file (GGUF, GGML) or folder (safetensors); empty for a model that has no files.
     `special_tokens` are the names of the control tokens. `context_length` is in tokens; 0 when
     the files do not tell.
     """
 
     name: str
     path: str = ""
-    format: Literal["gguf", "safetensors", "none"] = "none"
+    format: Literal["gguf", "ggml", "safetensors", "none"] = "none"
     architecture: str = ""
     context_length: int = 0
     chat_template: str | None = None

@@ -90,13 +90,15 @@ def choose_engine(spec: ModelSpec, description: ModelDescription) -> tuple[str, 
         raise SettingsError(
             f"LLM_ENGINE={spec.engine!r} is not in this version of parlm; use auto or llama_cpp"
         )
-    if description.format != "gguf":
+    if description.format not in ("gguf", "ggml"):
         raise SettingsError(
             f"LLM_MODEL_PATH: {description.path} holds safetensors, which no engine of this "
             "version runs; give it a GGUF file"
         )
     if spec.engine == "llama_cpp":
         return "llama_cpp", "LLM_ENGINE names it"
+    if description.format == "ggml":
+        return "llama_cpp", "the weights are a GGML file, which is converted to GGUF once"
     return "llama_cpp", "the weights are a GGUF file"
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from server.cli import convert
 from server.cli.chat import chat
 from server.cli.models import models
 from server.cli.options import EnvFile, read_settings
@@ -63,6 +64,7 @@ def serve(
 
 app.command()(chat)
 app.command()(models)
+app.add_typer(convert.app)
 
 
 def main() -> None:
