@@ -2,7 +2,8 @@
 
 A core knows nothing of asyncio, sockets or processes. `engines.worker` runs it in a child
 process, because the libraries below it can crash the interpreter; `engines.supervisor` is what
-the server holds, an ordinary `Engine`.
+the server holds, an ordinary `Engine`. A factory of cores that works for minutes says so with
+`engines.load_progress`.
 """
 
 from __future__ import annotations

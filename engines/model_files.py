@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from engines.errors import ModelLoadError
 from engines.gguf import GGUFHeader, read_gguf
+from engines.gptj import legacy_file as gptj
 from engines.huggingface_files import describe_folder
 from engines.types import ModelDescription
 
-# Files of before GGUF (August 2023): ggml, ggmf, ggjt, ggla, as they stand in the file.
-LEGACY_MAGICS = (b"lmgg", b"fmgg", b"tjgg", b"algg")
+# Files of before GGUF (August 2023): ggml, ggmf, ggjt, ggla, as they stand in the file. Of those,
+# the first are read if they are a GPT-J's.
+LEGACY_MAGICS = (gptj.MAGIC, b"fmgg", b"tjgg", b"algg")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pt2", ".pkl")
 CONTROL_TOKEN_TYPE = 3
 
@@ -28,6 +30,7 @@ def describe(name: str, path: Path) -> ModelDescription:
     """Describe the model in a .gguf file or a Hugging Face folder, under the given name.
 
     A folder with one GGUF file stands for that file; of a split file the first part is meant.
+    The legacy GGML file of a GPT-J, or a folder with one, is described too: it can be converted.
     Raises `ModelLoadError`, which names the path, what is wrong with it and what would help.
     """
     try:
@@ -35,22 +38,43 @@ def describe(name: str, path: Path) -> ModelDescription:
             raise ModelLoadError(
                 f"{path} does not exist: check LLM_MODEL_PATH, or download {name!r} first"
             )
-        file = _gguf_in(path) if path.is_dir() else path
+        file = _file_in(path) if path.is_dir() else path
         if file is not None:
-            return _describe_gguf(name, file)
+            return _describe_file(name, file)
         _refuse_without_safetensors(path)
         return describe_folder(name, path)
     except OSError as error:
         raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _gguf_in(folder: Path) -> Path | None:
-    """The one GGUF file of a folder, the first part if it is split, or None."""
+def _file_in(folder: Path) -> Path | None:
+    """The one file that is the folder's whole model, or None: GGUF, else a legacy GPT-J."""
+    legacy = _legacy_in(folder, (gptj.MAGIC,))
+    file = _gguf_in(folder, made={gptj.gguf_beside(source) for source in legacy})
+    if file is not None or not legacy or any(folder.glob("*.safetensors")):
+        return file
+    if len(legacy) > 1:
+        raise ModelLoadError(
+            f"{folder} holds several GGML files ({_names(legacy)}): set LLM_MODEL_PATH to one"
+        )
+    return legacy[0]
+
+
+def _legacy_in(folder: Path, magics: Collection[bytes]) -> list[Path]:
+    files = sorted(file for file in folder.glob("*.bin") if file.is_file())
+    return [file for file in files if _magic(file) in magics]
+
+
+def _gguf_in(folder: Path, made: Collection[Path]) -> Path | None:
+    """The one GGUF file of a folder, the first part if it is split, or None.
+
+    Those `made` of legacy files are passed over: whether one is up to date is seen at the load.
+    """
     files = sorted(
         file
         for file in folder.glob("*.gguf")
         # An image encoder lies beside its model and is none itself.
-        if not file.name.startswith("mmproj") and not _is_later_shard(file)
+        if not (file.name.startswith("mmproj") or _is_later_shard(file) or file in made)
     )
     if len(files) > 1:
         raise ModelLoadError(
@@ -70,8 +94,7 @@ def _refuse_without_safetensors(folder: Path) -> None:
     files = sorted(file for file in folder.iterdir() if file.is_file())
     if not files:
         raise ModelLoadError(f"{folder} holds no files: download the model into it")
-    legacy = [file for file in files if file.suffix == ".bin" and _magic(file) in LEGACY_MAGICS]
-    if legacy:
+    if legacy := _legacy_in(folder, LEGACY_MAGICS):
         raise _legacy_error(legacy[0])
     pickles = [file for file in files if file.suffix in PICKLE_SUFFIXES]
     if pickles:
@@ -99,8 +122,29 @@ def _legacy_error(file: Path) -> ModelLoadError:
     )
 
 
-def _describe_gguf(name: str, file: Path) -> ModelDescription:
+def _describe_file(name: str, file: Path) -> ModelDescription:
     _refuse_other_formats(file)
+    if _magic(file) == gptj.MAGIC:
+        return _describe_legacy(name, gptj.read_legacy(file))
+    return _describe_gguf(name, file)
+
+
+def _describe_legacy(name: str, file: gptj.LegacyFile) -> ModelDescription:
+    end = gptj.END_OF_TEXT.decode()
+    return ModelDescription(
+        name=name,
+        path=str(file.path),
+        format="ggml",
+        architecture="gptj",
+        context_length=file.shape.n_ctx,
+        bos_token=end,
+        eos_token=end,
+        special_tokens=(end,),
+        size_bytes=file.size,
+    )
+
+
+def _describe_gguf(name: str, file: Path) -> ModelDescription:
     parts = _shards(file)
     header = read_gguf(parts[0], arrays=(_TOKENS, _TOKEN_TYPES))
     architecture = _text(header, "general.architecture") or ""
@@ -124,6 +168,8 @@ def _refuse_other_formats(file: Path) -> None:
     if not file.is_file():
         raise ModelLoadError(f"{file} is neither a file nor a folder: check LLM_MODEL_PATH")
     magic = _magic(file)
+    if magic == gptj.MAGIC:
+        return
     if magic in LEGACY_MAGICS:
         raise _legacy_error(file)
     if file.suffix == ".safetensors":

@@ -69,6 +69,7 @@ class SupervisedEngine:
         self._detail = "not started"
         self._ready_expected_at = 0.0
         self._load_seconds = 1.0
+        self._load_progress_at = 0.0
         self._context_length = 0
         self._generates = True
         self._load_error: EngineError | None = None
@@ -208,7 +209,7 @@ class SupervisedEngine:
     async def _run_child(self, first_load: asyncio.Future[None]) -> str:
         """Run one child to its end; return what ended it."""
         self._load_error = None
-        started = time.monotonic()
+        started = self._load_progress_at = time.monotonic()
 
         def receive(message: wire.ToParent) -> None:
             match message:
@@ -217,6 +218,8 @@ class SupervisedEngine:
                     self._set_ready(message)
                     if not first_load.done():
                         first_load.set_result(None)
+                case wire.LoadProgress(detail):
+                    self._note_load_progress(detail)
                 case wire.LoadFailed():
                     self._load_error = unpack_error(message.error)
                 case _:
@@ -230,7 +233,7 @@ class SupervisedEngine:
         if self._is_closed:
             child.kill()
         try:
-            await self._watch(child, started)
+            await self._watch(child)
         finally:
             failure = await self._bury(child)
         return failure
@@ -244,10 +247,16 @@ class SupervisedEngine:
         self._restarts.note_ready()
         logger.info("%s: ready after %.1f s %s", self._name, self._load_seconds, loaded.detail)
 
+    def _note_load_progress(self, detail: str) -> None:
+        if not self._is_closed:
+            self._load_progress_at = time.monotonic()
+            self._set_unready(f"loading: {detail}")
+            logger.info("%s: %s", self._name, detail)
+
     def _set_unready(self, detail: str) -> None:
         self._is_ready, self._detail = False, detail
 
-    async def _watch(self, child: ChildProcess, started: float) -> None:
+    async def _watch(self, child: ChildProcess) -> None:
         """Wait for the end of the child; bring it about when the child hangs."""
         limits = self._limits.watch
         watchdog = Watchdog(limits, lambda: processor_seconds(child.pid))
@@ -255,7 +264,8 @@ class SupervisedEngine:
             await asyncio.wait({child.lost}, timeout=watchdog.interval)
             is_owing = not self._is_ready or self._calls.is_owing(child)
             fault = watchdog.look(child.frames_received, is_owing)
-            if not self._is_ready and time.monotonic() - started > limits.load_timeout:
+            loading = 0.0 if self._is_ready else time.monotonic() - self._load_progress_at
+            if loading > limits.load_timeout:
                 fault = f"it did not load within {limits.load_timeout:g} s"
             if fault is not None and not self._is_closed:
                 child.kill(fault)

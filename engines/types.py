@@ -301,7 +301,7 @@ class Health:
 class ModelDescription:
     """What a model's own files say of it, read without loading the weights.
 
-    `path` is the file (GGUF) or folder (safetensors); empty for a model that has no files.
+    `path` is the file (GGUF, GGML) or folder (safetensors); empty for a model that has no files.
     `vocab_size` is the number of token ids; 0 when the files do not tell.
     `special_tokens` are the names of the control tokens. `context_length` is in tokens; 0 when
     the files do not tell.
@@ -309,7 +309,7 @@ class ModelDescription:
 
     name: str
     path: str = ""
-    format: Literal["gguf", "safetensors", "none"] = "none"
+    format: Literal["gguf", "ggml", "safetensors", "none"] = "none"
     architecture: str = ""
     vocab_size: int = 0
     context_length: int = 0

@@ -21,7 +21,7 @@ class WatchLimits:
     `step_timeout`: no message although it computes; above the longest single step of a large
     model on a slow processor (a chunk of a prompt takes minutes there). It also holds where
     processor time cannot be read.
-    `load_timeout`: until the model is loaded.
+    `load_timeout`: until the model is loaded, or since the load last reported progress.
     """
 
     stall_timeout: float = 15.0

@@ -79,6 +79,12 @@ class Heartbeat(Message, frozen=True, tag="heartbeat"):
     active: int
 
 
+class LoadProgress(Message, frozen=True, tag="load_progress"):
+    """Child to parent, while loading: what it does now, in words; it has come further."""
+
+    detail: str
+
+
 class Loaded(Message, frozen=True, tag="loaded"):
     """Child to parent: the core is ready. `detail` is a sentence for the log.
 
@@ -126,7 +132,7 @@ class Embedded(Message, frozen=True, tag="embedded"):
 
 
 ToChild = Launch | Submit | Cancel | Tokenize | Embed | Shutdown
-ToParent = Loaded | LoadFailed | Outputs | Tokenized | Embedded | Heartbeat
+ToParent = LoadProgress | Loaded | LoadFailed | Outputs | Tokenized | Embedded | Heartbeat
 
 
 def _path_as_text(value: object) -> str:

@@ -16,6 +16,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -25,6 +26,7 @@ from engines import wire
 from engines.core import Core, StepOutput
 from engines.embedding_jobs import EmbeddingJobs
 from engines.errors import EngineError, ModelLoadError, internal_error
+from engines.load_progress import load_progress_to
 from engines.types import Usage
 from engines.wire_types import pack_error, pack_output, unpack_prompt, unpack_request
 
@@ -170,20 +172,23 @@ class Worker:
 
 @contextmanager
 def _heartbeats(connection: Connection) -> Iterator[None]:
-    """Tell the parent all along that the load goes on."""
+    """Tell the parent all along that the load goes on, and how far it has come."""
     is_done = threading.Event()
+    news: deque[str] = deque(maxlen=1)
 
     def beat() -> None:
         while not is_done.wait(HEARTBEAT_SECONDS):
+            message = wire.LoadProgress(news.pop()) if news else wire.Heartbeat(0, 0, 0)
             try:
-                connection.send(wire.Heartbeat(0, 0, 0))
+                connection.send(message)
             except ParentGone:
                 os._exit(1)  # the main thread may be deep inside a load that nobody waits for
 
     thread = threading.Thread(target=beat, name="heartbeats", daemon=True)
     thread.start()
     try:
-        yield
+        with load_progress_to(news.append):
+            yield
     finally:
         is_done.set()
         thread.join()

@@ -94,7 +94,7 @@ def choose_engine(spec: ModelSpec, description: ModelDescription) -> tuple[str, 
             f"LLM_ENGINE={spec.engine!r} is not in this version of parlm; use auto, llama_cpp or "
             "transformers"
         )
-    able = "llama_cpp" if description.format == "gguf" else "transformers"
+    able = "llama_cpp" if description.format in ("gguf", "ggml") else "transformers"
     if spec.engine == able:
         return able, "LLM_ENGINE names it"
     if spec.engine != "auto":

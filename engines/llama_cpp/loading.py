@@ -6,20 +6,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engines.errors import ModelLoadError
+from engines.gptj.cache import converted
+from engines.gptj.legacy_file import MAGIC as LEGACY_GPTJ_MAGIC
 from engines.llama_cpp.binding import Context, ContextParams, DecodeError, Model
 from engines.llama_cpp.config import LlamaCppOptions
 from engines.llama_cpp.lora import add_adapters
 from engines.llama_cpp.sizing import Size, choose_size, free_memory
 from engines.llama_cpp.thread_choice import tune
+from engines.load_progress import report_load_progress
 from engines.threads import default_threads
 
 GGUF_MAGIC = b"GGUF"
+PERCENT_PER_REPORT = 5
 # The formats llama.cpp read before GGUF (August 2023); as they stand in the file.
-_LEGACY_MAGICS = (b"lmgg", b"fmgg", b"tjgg", b"algg")
+_LEGACY_MAGICS = (b"fmgg", b"tjgg", b"algg")
 
 
-def check_model_file(path: Path) -> None:
-    """Raise `ModelLoadError` with a remedy unless the file is there and says it is GGUF."""
+def find_gguf(path: Path) -> Path:
+    """Return the file to load: this one, or what it was converted to. That may take minutes.
+
+    Raises `ModelLoadError` with a remedy unless the file is there, and GGUF or a legacy GPT-J.
+    """
     try:
         with path.open("rb") as file:
             magic = file.read(4)
@@ -31,6 +38,8 @@ def check_model_file(path: Path) -> None:
         ) from error
     except OSError as error:
         raise ModelLoadError(f"{path} cannot be read: {error.strerror}") from error
+    if magic == LEGACY_GPTJ_MAGIC:
+        return _converted(path)
     if magic in _LEGACY_MAGICS:
         raise ModelLoadError(
             f"{path} is in the GGML format of before August 2023, which llama.cpp no longer "
@@ -41,6 +50,22 @@ def check_model_file(path: Path) -> None:
             f"{path} is not a GGUF file: it begins with {magic!r}. Convert the model with "
             "llama.cpp's convert_hf_to_gguf.py, or choose another engine with LLM_ENGINE"
         )
+    return path
+
+
+def _converted(path: Path) -> Path:
+    told = -1
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        percent = 100 * done // total
+        if percent // PERCENT_PER_REPORT > told:
+            told = percent // PERCENT_PER_REPORT
+            report_load_progress(f"converting {path} to GGUF, {percent} % done")
+
+    gguf = converted(path, tell)
+    report_load_progress(f"reading {gguf}, which was made of {path}")
+    return gguf
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +88,7 @@ def load(options: LlamaCppOptions) -> tuple[Model, Context, Size]:
 
 def load_weights(options: LlamaCppOptions) -> Weights:
     """Load the weights and adapters. Raises `ModelLoadError`; nothing is left then."""
-    path = Path(options.model_path).expanduser()
-    check_model_file(path)
+    path = find_gguf(Path(options.model_path).expanduser())
     free = free_memory()  # before the weights take theirs, which is only on first touch
     model = _load_model(path, options)
     try:

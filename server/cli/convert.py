@@ -41,6 +41,36 @@ def checkpoint(
     typer.echo(folder)
 
 
+@app.command()
+def gptj(
+    source: Annotated[Path, typer.Argument(help="The legacy GGML file: ggml-gpt4all-j-….bin.")],
+    target: Annotated[
+        Path | None,
+        typer.Argument(help="The GGUF file to make.", show_default="where `parlm serve` finds it"),
+    ] = None,
+) -> None:
+    """Convert the legacy GGML file of a GPT-J to GGUF, and print where that is.
+
+    The server does the same when LLM_MODEL_PATH names such a file.
+    """
+    try:
+        # Here, because numpy comes with the engine and is not there without one.
+        from engines.gptj.cache import convert, converted
+    except ModuleNotFoundError as error:
+        _fail(f"{error.name} is not installed: run `make install`")
+    if target is not None and target.exists():
+        _fail(f"{target} exists already: name another file, or remove it")
+    try:
+        with progress_bar(f"Converting {source.name}") as on_progress:
+            if target is None:
+                target = converted(source, on_progress)
+            else:
+                convert(source, target, on_progress)
+    except ModelLoadError as error:
+        _fail(error)
+    typer.echo(target)
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on stderr for as long as it takes; call what this gives with bytes done, total."""

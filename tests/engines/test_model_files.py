@@ -14,6 +14,7 @@ from engines.errors import ModelLoadError
 from engines.model_files import describe
 from engines.types import ModelDescription
 from tests.engines.gguf_files import GGUF
+from tests.engines.gptj_files import GPTJ, Q4_0
 
 GOOD = GGUF()
 
@@ -215,6 +216,45 @@ def test_knows_the_files_of_before_gguf(tmp_path: Path, magic: int) -> None:
     path.write_bytes(struct.pack("<I", magic) + bytes(100))
     for place in (path, tmp_path):
         assert "before August 2023" in refusal(place)
+
+
+def test_describes_the_legacy_file_of_a_gptj(tmp_path: Path) -> None:
+    path = tmp_path / "ggml-gpt4all-j-v1.3-groovy.bin"
+    path.write_bytes(GPTJ().pack(Q4_0))
+    for place in (path, tmp_path):
+        assert describe("gptj-6b", place) == ModelDescription(
+            name="gptj-6b",
+            path=str(path),
+            format="ggml",
+            architecture="gptj",
+            context_length=256,
+            bos_token="<|endoftext|>",
+            eos_token="<|endoftext|>",
+            special_tokens=("<|endoftext|>",),
+            size_bytes=path.stat().st_size,
+        )
+
+
+def test_a_damaged_legacy_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ggml-gpt4all-j-v1.3-groovy.bin"
+    path.write_bytes(GPTJ().pack(Q4_0)[:-1])
+    for place in (path, tmp_path):
+        assert f"{path} is truncated" in refusal(place)
+
+
+def test_what_was_made_of_a_legacy_file_does_not_stand_for_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "gptj.bin"
+    path.write_bytes(GPTJ().pack(Q4_0))
+    GOOD.write(tmp_path / "gptj.bin.gguf")
+    assert describe("m", tmp_path).path == str(path)
+    GOOD.write(tmp_path / "another.gguf")
+    assert describe("m", tmp_path).path == str(tmp_path / "another.gguf")
+
+
+def test_a_folder_with_several_legacy_files_is_no_choice(tmp_path: Path) -> None:
+    for name in ("a.bin", "b.bin"):
+        (tmp_path / name).write_bytes(GPTJ().pack(Q4_0))
+    assert "several GGML files (a.bin, b.bin)" in refusal(tmp_path)
 
 
 def test_refuses_other_files(tmp_path: Path, folder: Path) -> None:

@@ -227,6 +227,36 @@ async def test_a_load_that_takes_too_long_is_ended() -> None:
             await engine.start()
 
 
+async def test_a_load_that_comes_further_takes_as_long_as_it_takes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    limits = Limits(watch=WatchLimits(load_timeout=1.5))
+    options = {"steps": 8, "seconds": 0.4}
+    engine = SupervisedEngine(
+        name="slow", core="tests.engines.slow_core:create_core", options=options, limits=limits
+    )
+    async with aclosing(engine):
+        with caplog.at_level("INFO", logger="engines.supervisor"):
+            start = asyncio.create_task(engine.start())
+            await eventually(lambda: "loading: step" in engine.health().detail)
+            with pytest.raises(EngineUnavailable, match=r"not available: loading$"):
+                await collect(engine, ask())
+            await start
+        assert engine.health().is_ready
+    assert "slow: step" in caplog.text
+
+
+async def test_a_load_whose_progress_ends_is_ended() -> None:
+    limits = Limits(watch=WatchLimits(stall_timeout=1, load_timeout=1.5))
+    options = {"steps": 1, "seconds": 60}
+    engine = SupervisedEngine(
+        name="slow", core="tests.engines.slow_core:create_core", options=options, limits=limits
+    )
+    async with aclosing(engine):
+        with pytest.raises(ModelLoadError, match=r"did not load within 1\.5 s"):
+            await engine.start()
+
+
 @on_both_loops
 async def test_a_failed_first_load_is_raised_and_not_tried_again() -> None:
     async with aclosing(supervised(fail_load=True)) as engine:

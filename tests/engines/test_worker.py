@@ -117,6 +117,16 @@ def test_heartbeats_only_while_loading_and_after_idle_commands(child: Child) -> 
         child.receive()
 
 
+def test_progress_of_a_load_goes_with_the_heartbeats(child: Child) -> None:
+    child.send(wire.Launch("tests.engines.slow_core:create_core", {"steps": 6, "seconds": 0.3}))
+    messages = child.receive_all(wire.Loaded, until=1)
+    told = [message.detail for message in messages if isinstance(message, wire.LoadProgress)]
+    # The last that was reported before each heartbeat; how many of them depends on the machine.
+    assert told
+    assert told == sorted(set(told))
+    assert set(told) <= {f"step {number}" for number in range(6)}
+
+
 def test_refusals_of_the_core_are_answers(child: Child) -> None:
     child.send(launch(max_requests=1))
     child.receive()

@@ -10,6 +10,8 @@ pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 from engines.errors import ModelLoadError
 from engines.llama_cpp.config import LlamaCppOptions
 from engines.llama_cpp.loading import load
+from engines.load_progress import load_progress_to
+from tests.engines.gptj_files import GPTJ, Q4_0
 
 
 def refusal(path: Path, **options: Any) -> str:
@@ -37,10 +39,33 @@ def test_a_file_that_is_something_else(tmp_path: Path) -> None:
     assert "not a GGUF" in refusal(path)
 
 
-def test_a_file_of_the_old_format(tmp_path: Path) -> None:
-    path = tmp_path / "ggml-gpt4all-j-v1.3-groovy.bin"
-    path.write_bytes(0x67676D6C.to_bytes(4, "little") + bytes(32))
+@pytest.mark.parametrize("magic", [0x67676D6C, 0x67676D66, 0x67676A74, 0x67676C61])
+def test_a_file_of_the_old_format(tmp_path: Path, magic: int) -> None:
+    path = tmp_path / "ggml-model-q4_0.bin"
+    path.write_bytes(magic.to_bytes(4, "little") + bytes(32))
     assert "August 2023" in refusal(path)
+
+
+def test_the_old_file_of_a_gptj_is_converted_and_its_progress_told(tmp_path: Path) -> None:
+    path = tmp_path / "ggml-gpt4all-j-v1.3-groovy.bin"
+    path.write_bytes(GPTJ().pack(Q4_0))
+    for expected in (["0 % done", "100 % done", f"which was made of {path}"], ["made of"]):
+        told: list[str] = []
+        with load_progress_to(told.append):
+            model, context, _ = load(LlamaCppOptions(str(path), n_threads=1, n_slots=1))
+        context.close()
+        model.close()
+        assert told[-1].startswith(f"reading {path}.gguf")
+        assert len(told) <= 22
+        for words in expected:
+            assert any(words in each for each in told), words
+    assert len(told) == 1
+
+
+def test_the_damaged_old_file_of_a_gptj(tmp_path: Path) -> None:
+    path = tmp_path / "ggml-gpt4all-j-v1.3-groovy.bin"
+    path.write_bytes(GPTJ().pack(Q4_0)[:-1])
+    assert "truncated" in refusal(path)
 
 
 def test_a_truncated_file_says_what_llama_cpp_said(tiny_gguf: Path, tmp_path: Path) -> None:

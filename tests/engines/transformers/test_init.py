@@ -11,7 +11,7 @@ pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
 
-from engines.errors import InvalidOption, InvalidOption, MissingDependency
+from engines.errors import InvalidOption, MissingDependency
 from engines.registry import create_engine
 
 OPTIONS = {"model_path": "m", "loader": "l"}
