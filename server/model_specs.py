@@ -6,6 +6,7 @@ engine = "llama_cpp"            # LLM_ENGINE
 adapter = "vicuna"              # LLM_ADAPTER
 aliases = ["gpt-3.5-turbo"]
 context_length = 4096           # MAX_POSITION_EMBEDDINGS
+trust_remote_code = false       # its name in TRUST_REMOTE_CODE
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class ModelSpec(BaseModel):
     adapter: str | None = None
     aliases: tuple[str, ...] = ()
     context_length: int | None = Field(default=None, ge=16)
+    trust_remote_code: bool = False
 
 
 def model_specs(settings: Settings) -> list[ModelSpec]:
@@ -44,6 +46,11 @@ def model_specs(settings: Settings) -> list[ModelSpec]:
     tables = _read(settings)
     for name in tables.keys() - {*settings.llm_model}:
         logger.warning("%s: %r is not in LLM_MODEL and is not served", settings.models_file, name)
+    if unknown := set(settings.trust_remote_code) - {*settings.llm_model}:
+        raise SettingsError(
+            f"TRUST_REMOTE_CODE: {', '.join(sorted(unknown))} is not in LLM_MODEL; list the models "
+            "of LLM_MODEL whose own code may run"
+        )
     if settings.llm_model_path is not None and len(settings.llm_model) > 1:
         raise SettingsError(
             "LLM_MODEL_PATH fits one model, but LLM_MODEL names "
@@ -80,6 +87,7 @@ def _spec(name: str, table: dict[str, object], settings: Settings) -> ModelSpec:
         "engine": settings.llm_engine,
         "adapter": settings.llm_adapter,
         "context_length": settings.max_position_embeddings,
+        "trust_remote_code": name in settings.trust_remote_code,
     }
     try:
         return ModelSpec(**{**values, **table, "name": name})
