@@ -115,7 +115,7 @@ def _context_length(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> 
 
 
 def _variant(config: Mapping[str, Any]) -> str:
-    """ "v1" for ChatGLM-6B, whose later generations have its `model_type` and another shape."""
+    """Tell ChatGLM-6B ("v1") from its later generations: of one `model_type`, not of one shape."""
     marks = ("position_encoding_2d", "inner_hidden_size")
     is_first = config.get("model_type") == "chatglm" and any(mark in config for mark in marks)
     return "v1" if is_first else ""

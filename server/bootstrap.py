@@ -13,13 +13,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from adapters import find_adapters, load_file
+from adapters import chat_adapters, find_adapters, load_file
 from adapters.base import BaseChatAdapter
+from adapters.errors import UnknownAdapter
 from engines.model_files import describe
-from engines.registry import create_engine
+from engines.registry import ENGINES, create_engine
 from engines.types import ModelDescription, SamplingParams
+from server.catalog import CatalogEntry, catalog
+from server.engine_choice import EngineChoice, choose_engine, memory_warning, weights_of
+from server.machine import Machine, look_at_machine
 from server.model_specs import ECHO, PROXY, ModelSpec, locate, model_specs
 from server.models import ModelTable, ServedModel
+from server.name_check import check_weights
+from server.outlook import nearest
 from server.settings import Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -38,38 +44,55 @@ def build_models(settings: Settings) -> ModelTable:
     for file in settings.adapter_files:
         load_file(file)
     _mention_unused(settings)
-    return ModelTable([_build(spec, settings) for spec in model_specs(settings)])
+    specs, machine = model_specs(settings), look_at_machine(settings)
+    return ModelTable([_build(spec, settings, machine) for spec in specs])
 
 
-def _build(spec: ModelSpec, settings: Settings) -> ServedModel:
-    description = _describe(spec)
-    adapter = _adapter(spec, description)
-    engine_name, reason = choose_engine(spec, description)
-    options = _engine_options(engine_name, spec, description, settings)
+def _build(spec: ModelSpec, settings: Settings, machine: Machine) -> ServedModel:
+    entry = catalog().find(spec.name)
+    description = _describe(spec, settings)
+    if entry is not None:
+        check_weights(entry, spec, description)
+    choice = _choose(spec, description, machine, settings)
+    adapter = _adapter(spec, description, entry)
+    options = _engine_options(choice.engine, spec, description, settings)
     return ServedModel(
         name=spec.name,
-        engine=create_engine(engine_name, **options),
+        engine=create_engine(choice.engine, **options),
         adapter=adapter,
         description=description,
-        reason=reason,
-        fingerprint=_fingerprint(engine_name, description, adapter, options),
+        reason=choice.reason,
+        fingerprint=_fingerprint(choice.engine, description, adapter, options),
         created=_created(description),
         aliases=spec.aliases,
     )
 
 
-def _describe(spec: ModelSpec) -> ModelDescription:
-    if spec.name == PROXY or spec.engine == "proxy":
-        raise SettingsError(
-            f"LLM_MODEL={spec.name!r}: the proxy engine is not in this version of parlm"
-        )
-    if spec.name == ECHO:
-        return ModelDescription(name=ECHO)
-    return describe(spec.name, locate(spec))
+def _describe(spec: ModelSpec, settings: Settings) -> ModelDescription:
+    if spec.name in (ECHO, PROXY) or spec.engine == "proxy":
+        return ModelDescription(name=spec.name)
+    return describe(spec.name, locate(spec, settings.models_dir))
 
 
-def _adapter(spec: ModelSpec, description: ModelDescription) -> BaseChatAdapter:
-    _, chat_adapter = find_adapters(spec.name, description.path, spec.adapter)
+def _choose(
+    spec: ModelSpec, description: ModelDescription, machine: Machine, settings: Settings
+) -> EngineChoice:
+    quant = "NF4" if settings.quantize_4bit else "INT8" if settings.quantize_8bit else None
+    weights = weights_of(description, quant)
+    alternative = nearest(catalog().find(spec.name), machine, catalog())
+    choice = choose_engine(spec, weights, machine, ENGINES, alternative)
+    if (warning := memory_warning(choice.engine, weights, machine)) is not None:
+        logger.warning("%s: %s", spec.name, warning)
+    return choice
+
+
+def _adapter(
+    spec: ModelSpec, description: ModelDescription, entry: CatalogEntry | None
+) -> BaseChatAdapter:
+    named = spec.adapter
+    if named is None and entry is not None and entry.adapter is not None:
+        named = _known_adapter(entry.adapter)
+    _, chat_adapter = find_adapters(spec.name, description.path, named)
     adapter = chat_adapter.for_model(description)
     known = {field.name for field in fields(SamplingParams)}
     if unknown := set(adapter.sampling_defaults) - known:
@@ -80,22 +103,12 @@ def _adapter(spec: ModelSpec, description: ModelDescription) -> BaseChatAdapter:
     return adapter
 
 
-def choose_engine(spec: ModelSpec, description: ModelDescription) -> tuple[str, str]:
-    """Return the engine's name and the reason for it. Raises `SettingsError`."""
-    if spec.name == ECHO:
-        return "echo", "the model 'echo' repeats what it is told"
-    if spec.engine not in ("auto", "llama_cpp"):
-        raise SettingsError(
-            f"LLM_ENGINE={spec.engine!r} is not in this version of parlm; use auto or llama_cpp"
-        )
-    if description.format != "gguf":
-        raise SettingsError(
-            f"LLM_MODEL_PATH: {description.path} holds safetensors, which no engine of this "
-            "version runs; give it a GGUF file"
-        )
-    if spec.engine == "llama_cpp":
-        return "llama_cpp", "LLM_ENGINE names it"
-    return "llama_cpp", "the weights are a GGUF file"
+def _known_adapter(name: str) -> str | None:
+    """Return the catalogue's adapter if there is one of that name; else a match decides."""
+    try:
+        return chat_adapters.by_name(name).name
+    except UnknownAdapter:
+        return None
 
 
 def _engine_options(

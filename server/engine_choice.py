@@ -95,7 +95,7 @@ def choose_engine(
         return EngineChoice("echo", "the model 'echo' repeats what it is told")
     if spec.name == PROXY or spec.engine == "proxy":
         reason = "LLM_ENGINE names it" if spec.engine == "proxy" else f"{PROXY} is forwarded"
-        return _available("proxy", reason, machine, registered)
+        return _available(spec, EngineChoice("proxy", reason), machine, registered)
     if spec.engine != "auto":
         return _named(spec, weights, machine, registered)
     return _automatic(spec, weights, machine, registered, nearest)
@@ -111,7 +111,8 @@ def _named(
     ):
         if objection is not None:
             raise SettingsError(f"LLM_ENGINE={spec.engine}: {objection}")
-    return _available(spec.engine, "LLM_ENGINE names it", machine, registered)
+    choice = EngineChoice(spec.engine, "LLM_ENGINE names it")
+    return _available(spec, choice, machine, registered)
 
 
 def _automatic(
@@ -153,11 +154,13 @@ def _reason(engine: str, weights: Weights, machine: Machine, why_not: str | None
 
 
 def _available(
-    engine: str, reason: str, machine: Machine, registered: Collection[str]
+    spec: ModelSpec, choice: EngineChoice, machine: Machine, registered: Collection[str]
 ) -> EngineChoice:
-    if (missing := unavailability(engine, machine, registered)) is not None:
-        raise SettingsError(f"LLM_ENGINE={engine}: {missing}")
-    return EngineChoice(engine, reason)
+    if (missing := unavailability(choice.engine, machine, registered)) is not None:
+        is_named = spec.engine != "auto"
+        setting = f"LLM_ENGINE={spec.engine}" if is_named else f"LLM_MODEL={spec.name!r}"
+        raise SettingsError(f"{setting}: {missing}")
+    return choice
 
 
 def unavailability(engine: str, machine: Machine, registered: Collection[str]) -> str | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from server.catalog import CatalogEntry, catalog
 from server.settings import MODEL_NAME, EngineName, Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -111,8 +112,12 @@ def _check_aliases(specs: list[ModelSpec], settings: Settings) -> None:
             taken.add(alias)
 
 
-def locate(spec: ModelSpec) -> Path:
-    """Return the file or folder of a model's weights. Raises `SettingsError` naming the fix."""
+def locate(spec: ModelSpec, models_dir: Path | None = None) -> Path:
+    """Return the file or folder of a model's weights. Raises `SettingsError` naming the fix.
+
+    Without a path of its own a model lies in `models_dir` (MODELS_DIR, or models/ of parlm) under
+    its name, or the name the catalogue has for it.
+    """
     if spec.path is not None:
         path = spec.path.expanduser()
         if not path.exists():
@@ -122,12 +127,39 @@ def locate(spec: ModelSpec) -> Path:
             )
         return path.resolve()
     if spec.name == BUILT_IN:
-        return MODELS_DIR / BUILT_IN / f"{BUILT_IN}-q8_0.gguf"
-    for candidate in (MODELS_DIR / f"{spec.name}.gguf", MODELS_DIR / spec.name):
-        if ".." not in candidate.parts and candidate.exists():
-            return candidate
-    raise SettingsError(
-        f"LLM_MODEL={spec.name!r}: no weights found. Set LLM_MODEL_PATH to a GGUF file (with "
-        f"several models: give each its path in models.toml), put one at "
-        f"models/{spec.name}.gguf, or serve the built-in model with LLM_MODEL={BUILT_IN}"
+        folder = MODELS_DIR / BUILT_IN
+        is_gguf = spec.engine in ("auto", "llama_cpp")
+        return folder / f"{BUILT_IN}-q8_0.gguf" if is_gguf else folder / "hf"
+    folder = models_dir or MODELS_DIR
+    entry = catalog().find(spec.name)
+    for name in dict.fromkeys([spec.name, *([entry.name] if entry else [])]):
+        for candidate in (folder / f"{name}.gguf", folder / name):
+            if ".." not in candidate.parts and candidate.exists():
+                return candidate
+    raise SettingsError(_missing(spec.name, entry, folder))
+
+
+def _missing(name: str, entry: CatalogEntry | None, folder: Path) -> str:
+    """Say where the weights of a model are not, and how to get them."""
+    if entry is None and name.count("/") != 1:
+        return (
+            f"LLM_MODEL={name!r}: no weights found. Set LLM_MODEL_PATH to a GGUF file or a folder "
+            "of safetensors (with several models: give each its path in models.toml), put them at "
+            f"{folder / name}, or serve the built-in model with LLM_MODEL={BUILT_IN}. "
+            "`parlm models --catalog` lists the models that parlm can download by name"
+        )
+    pulled = name if entry is None else entry.name
+    what = (
+        "The download was not finished"
+        if partial_folder(folder, pulled).exists()
+        else (f"Its weights are not in {folder}")
     )
+    return (
+        f"LLM_MODEL={name!r}: {what}. Run `parlm pull {pulled}`, or set LLM_MODEL_PATH to a GGUF "
+        "file or a folder of safetensors"
+    )
+
+
+def partial_folder(models_dir: Path, name: str) -> Path:
+    """Return where the download of a model is kept until it is whole; no model lies there."""
+    return models_dir / ".partial" / name

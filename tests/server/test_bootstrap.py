@@ -1,12 +1,19 @@
 """Putting the server together: what is refused before anything starts."""
 
+import json
+import struct
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from adapters import BaseChatAdapter, chat_adapters
+from engines.errors import ModelLoadError
 from server.bootstrap import build_models
+from server.models import ModelTable
 from server.settings import Settings, SettingsError
+from tests.engines.gguf_files import GGUF
 
 
 def test_an_adapters_defaults_must_be_sampling_parameters(
@@ -30,3 +37,76 @@ def test_the_model_table_keeps_the_order(tmp_path: Path, monkeypatch: pytest.Mon
     models = build_models(Settings(_env_file=None, llm_model="echo"))
     assert list(models.models) == ["echo"]
     assert models.find("echo").engine.name == "echo"
+
+
+def build(tmp_path: Path, name: str, path: Path, **values: object) -> ModelTable:
+    given: dict[str, object] = {"llm_model": name, "llm_model_path": path, **values}
+    given["models_file"] = tmp_path / "models.toml"
+    (tmp_path / "models.toml").touch()
+    return build_models(Settings(_env_file=None, **given))  # type: ignore[arg-type]
+
+
+def folder(tmp_path: Path, config: dict[str, object]) -> Path:
+    place = tmp_path / "weights"
+    place.mkdir()
+    (place / "config.json").write_text(json.dumps(config))
+    header = json.dumps({"w": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}}).encode()
+    content = struct.pack("<Q", len(header)) + header + bytes(8)
+    (place / "model.safetensors").write_bytes(content)
+    return place
+
+
+def refusal(tmp_path: Path, name: str, path: Path, **values: object) -> str:
+    with pytest.raises((SettingsError, ModelLoadError)) as caught:
+        build(tmp_path, name, path, **values)
+    return str(caught.value)
+
+
+def test_wrong_weights_for_a_name_are_refused(tmp_path: Path) -> None:
+    path = folder(tmp_path, {"model_type": "falcon"})
+    said = refusal(tmp_path, "vicuna-13b", path)
+    assert all(word in said for word in ("vicuna-13b", str(path), "parlm pull vicuna-13b"))
+
+
+def test_a_gguf_file_of_an_unknown_architecture_is_refused(tmp_path: Path) -> None:
+    path = replace(GGUF(), metadata={"general.architecture": "brand-new"}).write(
+        tmp_path / "m.gguf"
+    )
+    said = refusal(tmp_path, "m", path)
+    assert "llama_cpp does not know the architecture 'brand-new'" in said
+    assert str(path) in said
+
+
+def test_code_in_the_models_folder_is_refused_before_anything_loads(tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    path = folder(tmp_path, {"model_type": "own", "auto_map": {"AutoModel": "modeling_own.Own"}})
+    (path / "modeling_own.py").write_text(f"open({str(canary)!r}, 'w')")
+    said = refusal(tmp_path, "own-model", path, llm_engine="transformers")
+    assert "TRUST_REMOTE_CODE=own-model" in said
+    assert not canary.exists()
+
+
+def test_a_pickle_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(b"PK\3\4")
+    assert "pickle" in refusal(tmp_path, "m", path)
+
+
+@pytest.mark.skipif(find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
+def test_the_reason_for_the_engine_is_kept(tmp_path: Path) -> None:
+    path = GGUF().write(tmp_path / "m.gguf")
+    model = build(tmp_path, "vicuna-13b", path).find("vicuna-13b")
+    assert (model.engine.name, model.reason) == ("llama_cpp", "the weights are a GGUF file")
+
+
+def test_weights_of_the_catalogue_are_found_where_they_are_pulled_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "vicuna-7b").mkdir(parents=True)
+    (tmp_path / "models" / "vicuna-7b" / "config.json").write_text("{}")
+    chosen = Settings(
+        _env_file=None, llm_model="lmsys/vicuna-7b-v1.5", models_dir=tmp_path / "models"
+    )
+    with pytest.raises(ModelLoadError, match="vicuna-7b holds no weights"):
+        build_models(chosen)

@@ -229,6 +229,8 @@ def test_what_the_files_say() -> None:
 
 def test_tight_memory_is_said() -> None:
     tight = machine(16, free=10)
-    assert "about 12.0 GB to run" in (memory_warning("llama_cpp", weights(gigabytes=10), tight) or "")
+    assert "about 12.0 GB to run" in (
+        memory_warning("llama_cpp", weights(gigabytes=10), tight) or ""
+    )
     assert memory_warning("llama_cpp", weights(gigabytes=8), tight) is None
     assert memory_warning("llama_cpp", weights(gigabytes=8), machine(16)) is None

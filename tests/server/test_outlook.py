@@ -72,9 +72,7 @@ def test_proxyllm_needs_no_weights() -> None:
         ("guanaco-33b-merged", machine(16), "Q2_K"),
     ],
 )
-def test_the_nearest_thing_is_a_smaller_quantisation(
-    name: str, on: Machine, expected: str
-) -> None:
+def test_the_nearest_thing_is_a_smaller_quantisation(name: str, on: Machine, expected: str) -> None:
     sentence = nearest(entry(name), on, catalog())
     assert f"`parlm pull {name} --quant {expected}`" in sentence
 
