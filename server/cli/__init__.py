@@ -11,6 +11,7 @@ import typer
 from server.cli.chat import chat
 from server.cli.models import models
 from server.cli.options import EnvFile, read_settings
+from server.cli.pull import pull
 from server.settings import SettingsError
 
 EX_CONFIG = 78  # sysexits.h: something is wrong with the configuration
@@ -63,6 +64,7 @@ def serve(
 
 app.command()(chat)
 app.command()(models)
+app.command()(pull)
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ def test_missing_weights_name_the_remedy(tmp_path: Path, name: str, remedy: str)
 
 def test_a_download_that_was_not_finished_is_no_model(tmp_path: Path) -> None:
     partial_folder(tmp_path, "vicuna-13b").mkdir(parents=True)
-    with pytest.raises(SettingsError, match="not finished. Run `parlm pull vicuna-13b`"):
+    with pytest.raises(SettingsError, match=r"not finished\. Run `parlm pull vicuna-13b`"):
         locate(spec_of(tmp_path, "vicuna-13b"), tmp_path)
 
 
