@@ -53,8 +53,9 @@ def _build(spec: ModelSpec, settings: Settings, machine: Machine) -> ServedModel
     description = _describe(spec, settings)
     if entry is not None:
         check_weights(entry, spec, description)
+        spec = _with_adapter(spec, description, entry)
     choice = _choose(spec, description, machine, settings)
-    adapter = _adapter(spec, description, entry)
+    adapter = _adapter(spec, description)
     options = _engine_options(choice.engine, spec, description, settings)
     return ServedModel(
         name=spec.name,
@@ -86,13 +87,22 @@ def _choose(
     return choice
 
 
-def _adapter(
-    spec: ModelSpec, description: ModelDescription, entry: CatalogEntry | None
-) -> BaseChatAdapter:
-    named = spec.adapter
-    if named is None and entry is not None and entry.adapter is not None:
-        named = _known_adapter(entry.adapter)
-    _, chat_adapter = find_adapters(spec.name, description.path, named)
+def _with_adapter(spec: ModelSpec, description: ModelDescription, entry: CatalogEntry) -> ModelSpec:
+    """Take the catalogue's adapter, unless LLM_ADAPTER or an adapter of the user's decides."""
+    if spec.adapter is not None or entry.adapter is None:
+        return spec
+    try:
+        named = chat_adapters.by_name(entry.adapter)
+    except UnknownAdapter:
+        return spec
+    matching = find_adapters(spec.name, description.path)
+    if any(adapter.priority > named.priority for adapter in matching):
+        return spec
+    return spec.model_copy(update={"adapter": named.name})
+
+
+def _adapter(spec: ModelSpec, description: ModelDescription) -> BaseChatAdapter:
+    _, chat_adapter = find_adapters(spec.name, description.path, spec.adapter)
     adapter = chat_adapter.for_model(description)
     known = {field.name for field in fields(SamplingParams)}
     if unknown := set(adapter.sampling_defaults) - known:
@@ -101,14 +111,6 @@ def _adapter(
             "which are no sampling parameters"
         )
     return adapter
-
-
-def _known_adapter(name: str) -> str | None:
-    """Return the catalogue's adapter if there is one of that name; else a match decides."""
-    try:
-        return chat_adapters.by_name(name).name
-    except UnknownAdapter:
-        return None
 
 
 def _engine_options(

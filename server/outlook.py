@@ -6,7 +6,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from server.catalog import Catalog, CatalogEntry
-from server.engine_choice import Weights, WeightsFormat, objection, unavailability
+from server.engine_choice import (
+    Weights,
+    WeightsFormat,
+    memory_bound,
+    objection,
+    unavailability,
+)
 from server.machine import Machine
 from server.memory import in_gb, running_bytes, weights_bytes
 from server.model_specs import PROXY, ModelSpec
@@ -54,7 +60,8 @@ def outlook(entry: CatalogEntry, machine: Machine, registered: Collection[str]) 
     for engine, build in _ways(entry, machine):
         # Code of a model's own is asked about when it is served, not when it is listed.
         spec = ModelSpec(name=entry.name, trust_remote_code=True)
-        found = objection(engine, build.weights, machine, spec)
+        found = _tightness(engine, build, machine)
+        found = found or objection(engine, build.weights, machine, spec)
         if found is not None:
             objections.append(found)
             continue
@@ -77,6 +84,15 @@ def _ways(entry: CatalogEntry, machine: Machine) -> Sequence[tuple[str, Build]]:
     if entry.repo:
         ways.append(("transformers", safetensors_build(entry)))
     return ways
+
+
+def _tightness(engine: str, build: Build, machine: Machine) -> str | None:
+    """Object to what would not fit with a context beside it, before it is downloaded."""
+    bound = memory_bound(engine, machine)
+    if bound is None or build.running_bytes <= bound:
+        return None
+    needed = in_gb(build.running_bytes)
+    return f"{build.format} {build.quant} needs about {needed} with {engine}, of {in_gb(bound)}"
 
 
 def safetensors_build(entry: CatalogEntry) -> Build:

@@ -185,5 +185,10 @@ def _say_done(plan: Plan, folder: Path, *, was_there: bool, as_json: bool) -> No
         }
         typer.echo(json.dumps(answer, ensure_ascii=False))
         return
+    if any(file.name.endswith(".bin") for file in plan.files) and plan.source.format != "ggml":
+        terminal.warn(
+            f"The weights of {plan.name} are pickle, which no engine opens: convert them to "
+            "safetensors (torch.load with weights_only=True) before you serve them"
+        )
     state = "was there already, complete" if was_there else "is complete"
     typer.echo(f"{plan.name} {state}: {folder}. To serve it, set LLM_MODEL={plan.name} in .env")

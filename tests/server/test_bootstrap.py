@@ -110,3 +110,32 @@ def test_weights_of_the_catalogue_are_found_where_they_are_pulled_to(
     )
     with pytest.raises(ModelLoadError, match="vicuna-7b holds no weights"):
         build_models(chosen)
+
+
+@pytest.mark.skipif(find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
+def test_the_catalogue_names_the_adapter_unless_a_setting_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the name of the adapter: neither the model's name nor its path says anything of it."""
+
+    class GPTJChatAdapter(BaseChatAdapter):
+        name = "gptj"
+        priority = -10
+
+        def match(self, model_path: str) -> bool:
+            return False
+
+    default = chat_adapters.by_name("default")
+    monkeypatch.setattr(chat_adapters, "adapters", [GPTJChatAdapter(), default])
+    path = GGUF().write(tmp_path / "m.gguf")
+    assert build(tmp_path, "gptj-6b", path).find("gptj-6b").adapter.name == "gptj"
+    named = build(tmp_path, "gptj-6b", path, llm_adapter="default").find("gptj-6b")
+    assert named.adapter.name != "gptj"
+    assert build(tmp_path, "other", path).find("other").adapter.name != "gptj"
+
+    class OwnChatAdapter(BaseChatAdapter):
+        def match(self, model_path: str) -> bool:
+            return model_path == "gptj-6b"
+
+    chat_adapters.adapters.append(OwnChatAdapter())
+    assert build(tmp_path, "gptj-6b", path).find("gptj-6b").adapter.name == "own"

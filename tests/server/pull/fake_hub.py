@@ -57,7 +57,8 @@ class FakeHub:
 
     `drops` maps a path to the bytes after which its next transfers break off, one each;
     `resets_connections` breaks them off with a reset.
-    `damaged` are paths whose content arrives wrong. `ignores_ranges` sends all whatever is asked.
+    `hold` keeps a broken transfer open until it is set. `damaged` are paths whose content arrives
+    wrong. `ignores_ranges` sends all whatever is asked.
     `elsewhere` is the address of another server that files are redirected to.
     """
 
@@ -69,6 +70,7 @@ class FakeHub:
     damaged: set[str] = field(default_factory=set)
     ignores_ranges: bool = False
     resets_connections: bool = False
+    hold: threading.Event | None = None
     elsewhere: str | None = None
     sizes: dict[str, int] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
@@ -145,6 +147,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
         if length is not None and length > len(body):
             self.close_connection = True
+            if self.hub.hold is not None:
+                self.hub.hold.wait(30)
             if self.hub.resets_connections:
                 at_once = struct.pack("ii", 1, 0)
                 self.wfile.flush()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from server.pull.hub import Hub
 from server.pull.plan import Wish, make_plan
 from server.pull.store import Source, Store
 from tests.server.pull.fake_hub import COMMIT, FakeHub, Repo, fake_hub
+from tests.serving import clean_environment, wait_until
 
 NAME = "org/tiny"
 MIB = 2**20
@@ -125,6 +129,31 @@ def test_a_server_that_ignores_ranges(get: Callable[..., Path], hub: FakeHub, mo
     interrupt(get, hub, models, 700_000)
     hub.ignores_ranges = True
     assert contents(get()) == FILES
+
+
+def test_a_program_that_is_killed_loses_little(hub: FakeHub, models: Path) -> None:
+    hub.repos[NAME] = Repo({**FILES, "model.safetensors": LARGE})
+    hub.drops["model.safetensors"], hub.hold = [11 * MIB], threading.Event()
+    command = [sys.executable, "-m", "server", "pull", NAME, "--format", "safetensors"]
+    environment = clean_environment(HF_ENDPOINT=hub.url, MODELS_DIR=str(models))
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as child:
+        wait_until(lambda: grown(partial_folder(models, NAME)), 60, "the first step")
+        child.kill()
+    (part,) = grown(partial_folder(models, NAME))
+    hub.hold.set()
+    assert not (models / NAME).exists()
+    left = part.stat().st_size
+    hub.requests.clear()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "is complete" in done.stdout
+    assert contents(models / NAME)["model.safetensors"] == LARGE
+    assert [r.range for r in hub.transfers("model.safetensors")] == [f"bytes={left}-"]
+
+
+def grown(folder: Path) -> list[Path]:
+    """The part that has its first step on the disk, less what Python still holds."""
+    parts = folder.glob("model.safetensors.*.part") if folder.is_dir() else ()
+    return [part for part in parts if part.stat().st_size >= STEP - MIB]
 
 
 def test_a_half_model_is_never_found(get: Callable[..., Path], hub: FakeHub, models: Path) -> None:
@@ -260,7 +289,7 @@ def entry(**values: object) -> CatalogEntry:
         **{"name": "known", "licence": "MIT", "architecture": "llama"},
         **{"billions": 1.0, "context_length": 10, "repo": NAME},
     }
-    return CatalogEntry(**{**given, **values})  # type: ignore[arg-type]
+    return CatalogEntry(**{**given, **values})
 
 
 GGUFS = {"m-Q4_K_M.gguf": b"four", "m-Q8_0.gguf": b"eight"}
