@@ -22,7 +22,7 @@ from engines.types import ModelDescription, SamplingParams
 from server.catalog import CatalogEntry, catalog
 from server.engine_choice import EngineChoice, choose_engine, memory_warning, weights_of
 from server.machine import Machine, look_at_machine
-from server.model_specs import ECHO, PROXY, ModelSpec, locate, model_specs
+from server.model_specs import ECHO, PROXY, ModelSpec, locate, model_specs, models_folder
 from server.models import ModelTable, ServedModel
 from server.name_check import check_weights
 from server.outlook import nearest
@@ -72,7 +72,7 @@ def _build(spec: ModelSpec, settings: Settings, machine: Machine) -> ServedModel
 def _describe(spec: ModelSpec, settings: Settings) -> ModelDescription:
     if spec.name in (ECHO, PROXY) or spec.engine == "proxy":
         return ModelDescription(name=spec.name)
-    return describe(spec.name, locate(spec, settings.models_dir))
+    return describe(spec.name, locate(spec, models_folder(settings)))
 
 
 def _choose(

@@ -105,8 +105,8 @@ def _named(
     spec: ModelSpec, weights: Weights, machine: Machine, registered: Collection[str]
 ) -> EngineChoice:
     for objection in (
-        _format_objection(spec.engine, weights, spec.name),
         _architecture_objection(spec.engine, weights),
+        _format_objection(spec.engine, weights, spec.name),
         _code_objection(spec.engine, weights, spec),
     ):
         if objection is not None:
@@ -176,8 +176,8 @@ def unavailability(engine: str, machine: Machine, registered: Collection[str]) -
 def objection(engine: str, weights: Weights, machine: Machine, spec: ModelSpec) -> str | None:
     """Return why an engine cannot run these weights on this machine, or None if it can."""
     return (
-        _format_objection(engine, weights, spec.name)
-        or _architecture_objection(engine, weights, must_be_known=engine == "vllm")
+        _architecture_objection(engine, weights, must_be_known=engine == "vllm")
+        or _format_objection(engine, weights, spec.name)
         or _code_objection(engine, weights, spec)
         or memory_objection(engine, weights, machine)
     )

@@ -112,11 +112,16 @@ def _check_aliases(specs: list[ModelSpec], settings: Settings) -> None:
             taken.add(alias)
 
 
-def locate(spec: ModelSpec, models_dir: Path | None = None) -> Path:
+def models_folder(settings: Settings) -> Path:
+    """Return the folder of downloaded weights."""
+    return MODELS_DIR if settings.models_dir is None else settings.models_dir.expanduser()
+
+
+def locate(spec: ModelSpec, folder: Path = MODELS_DIR) -> Path:
     """Return the file or folder of a model's weights. Raises `SettingsError` naming the fix.
 
-    Without a path of its own a model lies in `models_dir` (MODELS_DIR, or models/ of parlm) under
-    its name, or the name the catalogue has for it.
+    Without a path of its own a model lies in `folder` (`models_folder`) under its name, or the
+    name the catalogue has for it.
     """
     if spec.path is not None:
         path = spec.path.expanduser()
@@ -127,14 +132,12 @@ def locate(spec: ModelSpec, models_dir: Path | None = None) -> Path:
             )
         return path.resolve()
     if spec.name == BUILT_IN:
-        folder = MODELS_DIR / BUILT_IN
         is_gguf = spec.engine in ("auto", "llama_cpp")
-        return folder / f"{BUILT_IN}-q8_0.gguf" if is_gguf else folder / "hf"
-    folder = models_dir or MODELS_DIR
+        return MODELS_DIR / BUILT_IN / (f"{BUILT_IN}-q8_0.gguf" if is_gguf else "hf")
     entry = catalog().find(spec.name)
     for name in dict.fromkeys([spec.name, *([entry.name] if entry else [])]):
         for candidate in (folder / f"{name}.gguf", folder / name):
-            if ".." not in candidate.parts and candidate.exists():
+            if ".." not in Path(name).parts and candidate.exists():
                 return candidate
     raise SettingsError(_missing(spec.name, entry, folder))
 
@@ -149,11 +152,8 @@ def _missing(name: str, entry: CatalogEntry | None, folder: Path) -> str:
             "`parlm models --catalog` lists the models that parlm can download by name"
         )
     pulled = name if entry is None else entry.name
-    what = (
-        "The download was not finished"
-        if partial_folder(folder, pulled).exists()
-        else (f"Its weights are not in {folder}")
-    )
+    is_begun = partial_folder(folder, pulled).exists()
+    what = "The download was not finished" if is_begun else f"Its weights are not in {folder}"
     return (
         f"LLM_MODEL={name!r}: {what}. Run `parlm pull {pulled}`, or set LLM_MODEL_PATH to a GGUF "
         "file or a folder of safetensors"

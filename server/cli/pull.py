@@ -25,7 +25,7 @@ from server.cli import terminal
 from server.cli.options import AsJson, EnvFile, read_settings
 from server.machine import look_at_machine
 from server.memory import in_gb
-from server.model_specs import MODELS_DIR
+from server.model_specs import models_folder
 from server.outlook import nearest, outlook
 from server.settings import Settings
 
@@ -99,7 +99,7 @@ def _pull(
     )
     token = settings.hf_token.get_secret_value() if settings.hf_token else None
     hub = Hub(settings.hf_endpoint, token)
-    store = Store(settings.models_dir or MODELS_DIR, served_as)
+    store = Store(models_folder(settings), served_as)
     existing = store.existing()
     plan = make_plan(wish, entry, hub)
     if existing is None:

@@ -11,6 +11,8 @@ from huggingface_hub.errors import HFValidationError
 from server.pull.errors import HUB_ERRORS, PullError, explain
 from server.pull.files import Checksum, RemoteFile
 
+_LISTING_SECONDS = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class Listing:
@@ -37,7 +39,9 @@ class Hub:
     def list(self, repo: str, revision: str) -> Listing:
         """Return what a repository holds at a branch, tag or commit. Raises `PullError`."""
         try:
-            info = self._api.model_info(repo, revision=revision, files_metadata=True)
+            info = self._api.model_info(
+                repo, revision=revision, files_metadata=True, timeout=_LISTING_SECONDS
+            )
         except HFValidationError as error:
             raise PullError(f"{repo!r} is not the name of a repository: {error}") from error
         except HUB_ERRORS as error:

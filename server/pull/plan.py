@@ -58,6 +58,8 @@ def make_plan(wish: Wish, entry: CatalogEntry | None, hub: Hub) -> Plan:
         return _of_repository(wish, hub)
     if entry.url is not None:
         return _of_address(wish, entry)
+    if entry.repo is None and entry.gguf is None:
+        raise PullError(f"{entry.name} has no weights to download: it stands for a service")
     format = _format(wish, entry)
     if format == "gguf":
         return _gguf(wish, entry.name, hub.list(_gguf_repo(entry), wish.revision or "main"))

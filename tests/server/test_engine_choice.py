@@ -117,6 +117,8 @@ def test_a_named_engine_is_not_bound_by_memory() -> None:
         ("vllm", weights("t5"), "no encoder-decoder models"),
         ("vllm", weights("mpt"), "removed MPT after version 0.28"),
         ("llama_cpp", weights("t5", "gguf"), "encoder-decoder"),
+        ("llama_cpp", weights("t5"), "LLM_ENGINE=transformers does"),
+        ("llama_cpp", weights("chatglm-v1"), "LLM_ENGINE=transformers does"),
         ("llama_cpp", weights("gptj", "gguf"), "no code for it"),
         ("llama_cpp", weights("brand-new", "gguf"), "'brand-new' of /data/m"),
         ("transformers", weights(format="gguf"), "set LLM_ENGINE=llama_cpp"),

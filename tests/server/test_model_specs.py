@@ -6,7 +6,13 @@ import pytest
 
 from server.bootstrap import FINGERPRINT_BLOCKS, FINGERPRINT_BYTES, weights_digest
 from server.listening import bind
-from server.model_specs import ModelSpec, locate, model_specs, partial_folder
+from server.model_specs import (
+    ModelSpec,
+    locate,
+    model_specs,
+    models_folder,
+    partial_folder,
+)
 from server.settings import Settings, SettingsError
 
 
@@ -73,6 +79,23 @@ def spec_of(tmp_path: Path, name: str, **values: object) -> ModelSpec:
 def test_weights_lie_under_the_models_name(tmp_path: Path, place: str) -> None:
     (tmp_path / place).mkdir(parents=True)
     assert locate(spec_of(tmp_path, "lmsys/vicuna-13b-v1.5"), tmp_path) == tmp_path / place
+
+
+def test_the_folder_of_models_may_be_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "vicuna-7b").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    chosen = Settings(_env_file=None, models_dir=Path("../models"))
+    found = locate(spec_of(tmp_path, "vicuna-7b"), models_folder(chosen))
+    assert found.resolve() == tmp_path / "models" / "vicuna-7b"
+
+
+def test_a_name_does_not_leave_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    with pytest.raises(SettingsError, match="no weights found"):
+        locate(ModelSpec(name="a/../../secret"), tmp_path / "models")
 
 
 @pytest.mark.parametrize(

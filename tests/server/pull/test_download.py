@@ -329,6 +329,11 @@ def test_pickle_is_taken_where_the_catalogue_allows_it(
     assert "pytorch_model.bin" in contents(get(entry=entry(pickle=True)))
 
 
+def test_a_service_has_no_weights(get: Callable[..., Path]) -> None:
+    with pytest.raises(PullError, match="no weights"):
+        get(entry=entry(repo=None))
+
+
 def test_no_gguf_is_known(get: Callable[..., Path]) -> None:
     with pytest.raises(PullError, match="no GGUF files of known are known"):
         get(entry=entry(), quant="Q4_K_M")
