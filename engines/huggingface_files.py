@@ -13,6 +13,7 @@ from engines.safetensors_header import check_safetensors
 from engines.types import ModelDescription
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
+_SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})\.safetensors")
 # The names families use for the context length; those of the first releases last.
 _CONTEXT_KEYS = (
     "max_position_embeddings",
@@ -34,8 +35,7 @@ def describe_folder(name: str, folder: Path) -> ModelDescription:
     tokenizer = _read_optional(folder / "tokenizer_config.json")
     added = _added_tokens(folder, tokenizer)
     weights = _weights(folder)
-    for file in weights:
-        check_safetensors(file)
+    parameters = [check_safetensors(file) for file in weights]
     return ModelDescription(
         name=name,
         path=str(folder),
@@ -49,6 +49,9 @@ def describe_folder(name: str, folder: Path) -> ModelDescription:
         or _token({}, _read_optional(folder / "generation_config.json"), "eos", added),
         special_tokens=tuple(token for token, is_special in added.values() if is_special),
         size_bytes=sum(file.stat().st_size for file in weights),
+        parameters=sum(parameters) if all(parameters) else 0,
+        variant=_variant(config),
+        has_remote_code=_has_remote_code(config, tokenizer),
     )
 
 
@@ -75,7 +78,7 @@ def _weights(folder: Path) -> list[Path]:
     """The weight files: those an index names, or all. Raises `ModelLoadError` for a missing one."""
     index = folder / "model.safetensors.index.json"
     if not index.exists():
-        return sorted(folder.glob("*.safetensors"))
+        return _unlisted_weights(folder)
     named = read_json(index).get("weight_map")
     if not isinstance(named, dict) or not all(isinstance(n, str) for n in named.values()):
         raise ModelLoadError(f"{index} names no weight files; download it again")
@@ -86,6 +89,19 @@ def _weights(folder: Path) -> list[Path]:
         if not (folder / name).is_file():
             raise ModelLoadError(f"{folder / name} is missing: finish the download of the model")
     return [folder / name for name in names]
+
+
+def _unlisted_weights(folder: Path) -> list[Path]:
+    """All weight files of a folder without an index. Numbered ones must be all there."""
+    files = sorted(folder.glob("*.safetensors"))
+    for file in files:
+        if (shard := _SHARD.fullmatch(file.name)) is None:
+            continue
+        for number in range(1, int(shard["total"]) + 1):
+            part = file.with_name(f"{shard['stem']}-{number:05}-of-{shard['total']}.safetensors")
+            if not part.is_file():
+                raise ModelLoadError(f"{part} is missing: finish the download of the model")
+    return files
 
 
 def _context_length(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> int:
@@ -107,6 +123,18 @@ def _vocab_size(config: Mapping[str, Any]) -> int:
             if (size := _positive(source.get(key))) is not None:
                 return size
     return 0
+
+
+def _variant(config: Mapping[str, Any]) -> str:
+    """Tell ChatGLM-6B ("v1") from its later generations: of one `model_type`, not of one shape."""
+    marks = ("position_encoding_2d", "inner_hidden_size")
+    is_first = config.get("model_type") == "chatglm" and any(mark in config for mark in marks)
+    return "v1" if is_first else ""
+
+
+def _has_remote_code(*files: Mapping[str, Any]) -> bool:
+    """Tell whether a file names classes in the folder's own Python code."""
+    return any(bool(file.get("auto_map")) for file in files)
 
 
 def _positive(value: object) -> int | None:

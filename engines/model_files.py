@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -146,7 +147,8 @@ def _describe_legacy(name: str, file: gptj.LegacyFile) -> ModelDescription:
 
 def _describe_gguf(name: str, file: Path) -> ModelDescription:
     parts = _shards(file)
-    header = read_gguf(parts[0], arrays=(_TOKENS, _TOKEN_TYPES))
+    headers = [read_gguf(part, arrays=(_TOKENS, _TOKEN_TYPES)) for part in parts]
+    header = headers[0]
     architecture = _text(header, "general.architecture") or ""
     context_length = header.metadata.get(f"{architecture}.context_length", 0)
     return ModelDescription(
@@ -161,6 +163,7 @@ def _describe_gguf(name: str, file: Path) -> ModelDescription:
         eos_token=_token(header, "tokenizer.ggml.eos_token_id", parts[0]),
         special_tokens=_control_tokens(header),
         size_bytes=sum(part.stat().st_size for part in parts),
+        parameters=sum(math.prod(t.dimensions) for header in headers for t in header.tensors),
     )
 
 
@@ -196,8 +199,6 @@ def _shards(file: Path) -> list[Path]:
             f"{file} is part of a split model and others are missing ({_names(missing)}): "
             "download all parts into one folder"
         )
-    for part in parts[1:]:
-        read_gguf(part)
     return parts
 
 

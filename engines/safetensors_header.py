@@ -7,6 +7,7 @@ of JSON (tensor -> dtype, shape, data_offsets), then the data.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,15 @@ from engines.errors import ModelLoadError
 MAX_HEADER_BYTES = 100 * 1000 * 1000
 
 
-def check_safetensors(file: Path) -> None:
-    """Raise `ModelLoadError` unless the header is sound and every tensor lies inside the file.
+# Types that hold one parameter in each number; others are packed, or belong to a packing.
+_PLAIN_TYPES = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
-    Raises `OSError` when the file cannot be read.
+
+def check_safetensors(file: Path) -> int:
+    """Return how many parameters a file holds; 0 when a quantisation packs them.
+
+    Raises `ModelLoadError` unless the header is sound and every tensor lies inside the file, and
+    `OSError` when the file cannot be read.
     """
     size = file.stat().st_size
     with file.open("rb") as opened:
@@ -30,7 +36,9 @@ def check_safetensors(file: Path) -> None:
         header = opened.read(length)
     if len(header) < length:
         raise _truncated(file, 8 + length, size)
-    _check_offsets(file, _parse(file, header), size - 8 - length)
+    tensors = _parse(file, header)
+    _check_offsets(file, tensors, size - 8 - length)
+    return _count_parameters(tensors)
 
 
 def _parse(file: Path, header: bytes) -> dict[str, Any]:
@@ -62,6 +70,22 @@ def _check_offsets(file: Path, header: dict[str, Any], data_size: int) -> None:
                     raise _truncated(file, whole - data_size + end, whole)
             case _:
                 raise ModelLoadError(f"{file} is damaged at tensor {name!r}; download it again")
+
+
+def _count_parameters(header: dict[str, Any]) -> int:
+    total = 0
+    for name, tensor in header.items():
+        match tensor:
+            case {"dtype": str(dtype), "shape": [*shape]} if all(_is_size(n) for n in shape):
+                if dtype in _PLAIN_TYPES:
+                    total += math.prod(shape)
+                elif name.endswith(("weight", "weight_packed", "qweight")):
+                    return 0
+    return total
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _truncated(file: Path, promised: int, size: int) -> ModelLoadError:

@@ -304,7 +304,10 @@ class ModelDescription:
     `path` is the file (GGUF, GGML) or folder (safetensors); empty for a model that has no files.
     `vocab_size` is the number of token ids; 0 when the files do not tell.
     `special_tokens` are the names of the control tokens. `context_length` is in tokens; 0 when
-    the files do not tell.
+    the files do not tell. `parameters` counts the numbers of the weights; 0 when their format
+    packs several into one. `variant` tells architectures apart that share a name: "v1" for the
+    first ChatGLM. `has_remote_code` says that the folder names Python code of its own
+    (`auto_map` in its config), which nothing runs unasked.
     """
 
     name: str
@@ -318,3 +321,6 @@ class ModelDescription:
     eos_token: str | None = None
     special_tokens: tuple[str, ...] = ()
     size_bytes: int = 0
+    parameters: int = 0
+    variant: str = ""
+    has_remote_code: bool = False

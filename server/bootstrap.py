@@ -14,15 +14,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from adapters import find_adapters, load_file
+from adapters import chat_adapters, find_adapters, load_file
 from adapters.base import BaseChatAdapter
+from adapters.errors import UnknownAdapter
 from engines.base import Engine
 from engines.errors import InvalidOption
 from engines.model_files import describe
-from engines.registry import create_engine
+from engines.registry import ENGINES, create_engine
 from engines.types import ModelDescription, SamplingParams
-from server.model_specs import ECHO, PROXY, ModelSpec, locate, model_specs
+from server.catalog import CatalogEntry, catalog
+from server.engine_choice import EngineChoice, choose_engine, memory_warning, weights_of
+from server.machine import Machine, look_at_machine
+from server.model_specs import ECHO, PROXY, ModelSpec, locate, model_specs, models_folder
 from server.models import ModelTable, ServedModel
+from server.name_check import check_weights
+from server.outlook import nearest
 from server.settings import Settings, SettingsError
 from server.transformers_options import transformers_options
 
@@ -41,36 +47,63 @@ def build_models(settings: Settings) -> ModelTable:
     """
     for file in settings.adapter_files:
         load_file(file)
-    models = [_build(spec, settings) for spec in model_specs(settings)]
+    specs, machine = model_specs(settings), look_at_machine(settings)
+    models = [_build(spec, settings, machine) for spec in specs]
     _mention_unused(settings, {model.engine.name for model in models})
     return ModelTable(models)
 
 
-def _build(spec: ModelSpec, settings: Settings) -> ServedModel:
-    description = _describe(spec)
+def _build(spec: ModelSpec, settings: Settings, machine: Machine) -> ServedModel:
+    entry = catalog().find(spec.name)
+    description = _describe(spec, settings)
+    if entry is not None:
+        check_weights(entry, spec, description)
+        spec = _with_adapter(spec, description, entry)
+    choice = _choose(spec, description, machine, settings)
     adapter = _adapter(spec, description)
-    engine_name, reason = choose_engine(spec, description)
-    options = _engine_options(engine_name, spec, description, settings)
+    options = _engine_options(choice.engine, spec, description, settings)
     return ServedModel(
         name=spec.name,
-        engine=_engine(engine_name, options, spec, settings),
+        engine=_engine(choice.engine, options, spec, settings),
         adapter=adapter,
         description=description,
-        reason=reason,
-        fingerprint=_fingerprint(engine_name, description, adapter, options),
+        reason=choice.reason,
+        fingerprint=_fingerprint(choice.engine, description, adapter, options),
         created=_created(description),
         aliases=spec.aliases,
     )
 
 
-def _describe(spec: ModelSpec) -> ModelDescription:
-    if spec.name == PROXY or spec.engine == "proxy":
-        raise SettingsError(
-            f"LLM_MODEL={spec.name!r}: the proxy engine is not in this version of parlm"
-        )
-    if spec.name == ECHO:
-        return ModelDescription(name=ECHO)
-    return describe(spec.name, locate(spec))
+def _describe(spec: ModelSpec, settings: Settings) -> ModelDescription:
+    if spec.name in (ECHO, PROXY) or spec.engine == "proxy":
+        return ModelDescription(name=spec.name)
+    return describe(spec.name, locate(spec, models_folder(settings)))
+
+
+def _choose(
+    spec: ModelSpec, description: ModelDescription, machine: Machine, settings: Settings
+) -> EngineChoice:
+    quant = "NF4" if settings.quantize_4bit else "INT8" if settings.quantize_8bit else None
+    weights = weights_of(description, quant)
+    alternative = nearest(catalog().find(spec.name), machine, catalog())
+    choice = choose_engine(spec, weights, machine, ENGINES, alternative)
+    if (warning := memory_warning(choice.engine, weights, machine)) is not None:
+        logger.warning("%s: %s", spec.name, warning)
+    return choice
+
+
+def _with_adapter(spec: ModelSpec, description: ModelDescription, entry: CatalogEntry) -> ModelSpec:
+    """Take the catalogue's adapter, unless LLM_ADAPTER or an adapter of the user's decides."""
+    if spec.adapter is not None or entry.adapter is None:
+        return spec
+    try:
+        named = chat_adapters.by_name(entry.adapter)
+    except UnknownAdapter:
+        return spec
+    matching = find_adapters(spec.name, description.path)
+    if any(adapter.priority > named.priority for adapter in matching):
+        return spec
+    return spec.model_copy(update={"adapter": named.name})
 
 
 def _adapter(spec: ModelSpec, description: ModelDescription) -> BaseChatAdapter:
@@ -83,26 +116,6 @@ def _adapter(spec: ModelSpec, description: ModelDescription) -> BaseChatAdapter:
             "which are no sampling parameters"
         )
     return adapter
-
-
-def choose_engine(spec: ModelSpec, description: ModelDescription) -> tuple[str, str]:
-    """Return the engine's name and the reason for it. Raises `SettingsError`."""
-    if spec.name == ECHO:
-        return "echo", "the model 'echo' repeats what it is told"
-    if spec.engine not in ("auto", "llama_cpp", "transformers"):
-        raise SettingsError(
-            f"LLM_ENGINE={spec.engine!r} is not in this version of parlm; use auto, llama_cpp or "
-            "transformers"
-        )
-    able = "llama_cpp" if description.format in ("gguf", "ggml") else "transformers"
-    if spec.engine == able:
-        return able, "LLM_ENGINE names it"
-    if spec.engine != "auto":
-        raise SettingsError(
-            f"LLM_ENGINE={spec.engine!r} does not run {description.path}: llama_cpp runs GGUF "
-            f"files, transformers folders of safetensors; set LLM_ENGINE to auto or {able}"
-        )
-    return able, f"the weights are {'a GGUF file' if able == 'llama_cpp' else 'safetensors'}"
 
 
 def _engine(engine: str, options: dict[str, Any], spec: ModelSpec, settings: Settings) -> Engine:
@@ -144,6 +157,7 @@ def _engine_options(
     if engine == "transformers":
         load_adapter, chat_adapter = find_adapters(spec.name, description.path, spec.adapter)
         options |= transformers_options(load_adapter, chat_adapter, settings)
+        options["trust_remote_code"] = spec.trust_remote_code
     else:
         options["n_threads"] = settings.llama_cpp_threads
         options["n_gpu_layers"] = settings.llama_cpp_gpu_layers

@@ -6,6 +6,7 @@ engine = "llama_cpp"            # LLM_ENGINE
 adapter = "vicuna"              # LLM_ADAPTER
 aliases = ["gpt-3.5-turbo"]
 context_length = 4096           # MAX_POSITION_EMBEDDINGS
+trust_remote_code = false       # its name in TRUST_REMOTE_CODE
 [models."my-vicuna".engine_args] # ENGINE_ARGS: what the engine's options are called in its code
 n_threads = 8
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from server.catalog import CatalogEntry, catalog
 from server.settings import MODEL_NAME, EngineName, Settings, SettingsError
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ class ModelSpec(BaseModel):
     aliases: tuple[str, ...] = ()
     context_length: int | None = Field(default=None, ge=16)
     engine_args: dict[str, object] = Field(default_factory=dict)
+    trust_remote_code: bool = False
 
 
 def model_specs(settings: Settings) -> list[ModelSpec]:
@@ -53,6 +56,11 @@ def model_specs(settings: Settings) -> list[ModelSpec]:
                 f"{setting.upper()} fits one model, but LLM_MODEL names "
                 f"{len(settings.llm_model)}: give each its {key} in {settings.models_file}"
             )
+    if unknown := set(settings.trust_remote_code) - {*settings.llm_model}:
+        raise SettingsError(
+            f"TRUST_REMOTE_CODE: {', '.join(sorted(unknown))} is not in LLM_MODEL; list the models "
+            "of LLM_MODEL whose own code may run"
+        )
     specs = [_spec(name, tables.get(name, {}), settings) for name in settings.llm_model]
     _check_aliases(specs, settings)
     return specs
@@ -85,6 +93,7 @@ def _spec(name: str, table: dict[str, object], settings: Settings) -> ModelSpec:
         "adapter": settings.llm_adapter,
         "context_length": settings.max_position_embeddings,
         "engine_args": settings.engine_args,
+        "trust_remote_code": name in settings.trust_remote_code,
     }
     try:
         return ModelSpec(**{**values, **table, "name": name})
@@ -108,8 +117,17 @@ def _check_aliases(specs: list[ModelSpec], settings: Settings) -> None:
             taken.add(alias)
 
 
-def locate(spec: ModelSpec) -> Path:
-    """Return the file or folder of a model's weights. Raises `SettingsError` naming the fix."""
+def models_folder(settings: Settings) -> Path:
+    """Return the folder of downloaded weights."""
+    return MODELS_DIR if settings.models_dir is None else settings.models_dir.expanduser()
+
+
+def locate(spec: ModelSpec, folder: Path = MODELS_DIR) -> Path:
+    """Return the file or folder of a model's weights. Raises `SettingsError` naming the fix.
+
+    Without a path of its own a model lies in `folder` (`models_folder`) under its name, or the
+    name the catalogue has for it.
+    """
     if spec.path is not None:
         path = spec.path.expanduser()
         if not path.exists():
@@ -119,12 +137,34 @@ def locate(spec: ModelSpec) -> Path:
             )
         return path.resolve()
     if spec.name == BUILT_IN:
-        return MODELS_DIR / BUILT_IN / f"{BUILT_IN}-q8_0.gguf"
-    for candidate in (MODELS_DIR / f"{spec.name}.gguf", MODELS_DIR / spec.name):
-        if ".." not in candidate.parts and candidate.exists():
-            return candidate
-    raise SettingsError(
-        f"LLM_MODEL={spec.name!r}: no weights found. Set LLM_MODEL_PATH to a GGUF file (with "
-        f"several models: give each its path in models.toml), put one at "
-        f"models/{spec.name}.gguf, or serve the built-in model with LLM_MODEL={BUILT_IN}"
+        is_gguf = spec.engine in ("auto", "llama_cpp")
+        return MODELS_DIR / BUILT_IN / (f"{BUILT_IN}-q8_0.gguf" if is_gguf else "hf")
+    entry = catalog().find(spec.name)
+    for name in dict.fromkeys([spec.name, *([entry.name] if entry else [])]):
+        for candidate in (folder / f"{name}.gguf", folder / name):
+            if ".." not in Path(name).parts and candidate.exists():
+                return candidate
+    raise SettingsError(_missing(spec.name, entry, folder))
+
+
+def _missing(name: str, entry: CatalogEntry | None, folder: Path) -> str:
+    """Say where the weights of a model are not, and how to get them."""
+    if entry is None and name.count("/") != 1:
+        return (
+            f"LLM_MODEL={name!r}: no weights found. Set LLM_MODEL_PATH to a GGUF file or a folder "
+            "of safetensors (with several models: give each its path in models.toml), put them at "
+            f"{folder / name}, or serve the built-in model with LLM_MODEL={BUILT_IN}. "
+            "`parlm models --catalog` lists the models that parlm can download by name"
+        )
+    pulled = name if entry is None else entry.name
+    is_begun = partial_folder(folder, pulled).exists()
+    what = "The download was not finished" if is_begun else f"Its weights are not in {folder}"
+    return (
+        f"LLM_MODEL={name!r}: {what}. Run `parlm pull {pulled}`, or set LLM_MODEL_PATH to a GGUF "
+        "file or a folder of safetensors"
     )
+
+
+def partial_folder(models_dir: Path, name: str) -> Path:
+    """Return where the download of a model is kept until it is whole; no model lies there."""
+    return models_dir / ".partial" / name

@@ -65,6 +65,18 @@ class Settings(BaseSettings):
     models_file: Path = Field(
         default=Path("models.toml"), description="Details per model; optional."
     )
+    models_dir: Path | None = Field(
+        default=None, description="Folder of downloaded weights; default is models/ of parlm."
+    )
+    hf_endpoint: str = Field(
+        default="https://huggingface.co", description="Where `parlm pull` downloads, or a mirror."
+    )
+    hf_token: SecretStr | None = Field(
+        default=None, description="Hugging Face token, for models with a licence to accept."
+    )
+    trust_remote_code: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Models of LLM_MODEL whose own Python code may run."
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(), description="Keys that clients send as Bearer token; required to listen wider."
     )
@@ -126,7 +138,10 @@ class Settings(BaseSettings):
     )
     cuda_visible_devices: str | None = Field(default=None, description="GPUs by number: 0,1.")
 
-    @field_validator("llm_model", "adapter_files", "api_keys", "allowed_hosts", mode="before")
+    @field_validator(
+        *("llm_model", "adapter_files", "trust_remote_code", "api_keys", "allowed_hosts"),
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -154,6 +169,14 @@ class Settings(BaseSettings):
         if len(set(names)) != len(names):
             raise ValueError("a model is named twice")
         return names
+
+    @field_validator("hf_endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"{value!r} is not an address such as https://huggingface.co")
+        return value.rstrip("/")
 
     @field_validator("model_server")
     @classmethod

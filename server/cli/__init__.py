@@ -12,6 +12,7 @@ from server.cli import convert
 from server.cli.chat import chat
 from server.cli.models import models
 from server.cli.options import EnvFile, read_settings
+from server.cli.pull import pull
 from server.settings import SettingsError
 
 EX_CONFIG = 78  # sysexits.h: something is wrong with the configuration
@@ -65,6 +66,7 @@ def serve(
 app.command()(chat)
 app.command()(models)
 app.add_typer(convert.app)
+app.command()(pull)
 
 
 def main() -> None:

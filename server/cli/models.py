@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from server.cli import terminal
+from server.cli.catalog import show_catalog
 from server.cli.client import Client, ClientError, ModelInfo, NoServer, ServerError
 from server.cli.options import ApiKey, AsJson, BaseUrl, EnvFile, connect, read_settings
 
@@ -21,9 +23,15 @@ def models(
     api_key: ApiKey = None,
     as_json: AsJson = False,
     env_file: EnvFile = None,
+    is_catalog: Annotated[
+        bool, typer.Option("--catalog", help="List the models parlm can download instead.")
+    ] = False,
 ) -> None:
     """List the models of the running server, or the configured ones if none is running."""
     settings = read_settings(env_file)
+    if is_catalog:
+        show_catalog(settings, as_json=as_json)
+        return
     is_running, infos = True, []
     try:
         with connect(settings, base_url, api_key) as client:

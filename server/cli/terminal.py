@@ -55,6 +55,11 @@ def error(problem: object) -> None:
     typer.secho(line, err=True, fg=typer.colors.RED)
 
 
+def warn(text: str) -> None:
+    """Print what is worth knowing on stderr, where it is in no script's way."""
+    typer.echo(" ".join(harmless(text).split()), err=True)
+
+
 def spinner(text: str) -> AbstractContextManager[Status | None]:
     """Show that something is under way, until it is stopped; nothing without a terminal."""
     return Console().status(text) if is_terminal() else nullcontext()

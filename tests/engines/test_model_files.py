@@ -76,6 +76,7 @@ def test_describes_a_gguf_file(tmp_path: Path) -> None:
         eos_token="</s>",
         special_tokens=("<s>", "</s>", "<|end|>"),
         size_bytes=path.stat().st_size,
+        parameters=128,
     )
 
 
@@ -108,6 +109,7 @@ def test_describes_a_hugging_face_folder(folder: Path) -> None:
         eos_token="</s>",
         special_tokens=("<s>", "</s>"),
         size_bytes=(folder / "model.safetensors").stat().st_size,
+        parameters=2,
     )
 
 
@@ -286,6 +288,49 @@ def test_weights_that_an_index_names_must_be_there(folder: Path) -> None:
     assert "outside its folder" in refusal(folder)
     write_json(index, {"weight_map": 3})
     assert "names no weight files" in refusal(folder)
+
+
+def test_numbered_weights_without_an_index_must_be_whole(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    for number in (1, 3):
+        (folder / f"model-0000{number}-of-00003.safetensors").write_bytes(safetensors())
+    assert "model-00002-of-00003.safetensors is missing" in refusal(folder)
+    (folder / "model-00002-of-00003.safetensors").write_bytes(safetensors())
+    assert describe("m", folder).parameters == 6
+
+
+@pytest.mark.parametrize(
+    ("tensors", "parameters"),
+    [
+        ({"a.weight": ("F16", [2, 3]), "ids": ("I64", [100])}, 6),
+        ({"a.qweight": ("I32", [2, 3]), "a.scales": ("F16", [2])}, 0),
+        ({"a.weight": ("F16", [-2, 3])}, 0),
+    ],
+)
+def test_counts_the_parameters_unless_they_are_packed(
+    folder: Path, tensors: dict[str, tuple[str, list[int]]], parameters: int
+) -> None:
+    header = {
+        name: {"dtype": dtype, "shape": shape, "data_offsets": [0, 8]}
+        for name, (dtype, shape) in tensors.items()
+    }
+    (folder / "model.safetensors").write_bytes(safetensors(header))
+    assert describe("m", folder).parameters == parameters
+
+
+def test_tells_the_first_chatglm_from_the_later_ones(folder: Path) -> None:
+    write_json(folder / "config.json", {"model_type": "chatglm", "padded_vocab_size": 65024})
+    assert describe("m", folder).variant == ""
+    write_json(folder / "config.json", {"model_type": "chatglm", "position_encoding_2d": True})
+    assert describe("m", folder).variant == "v1"
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_tells_that_a_folder_has_code_of_its_own(folder: Path, file: str) -> None:
+    assert not describe("m", folder).has_remote_code
+    content = json.loads((folder / file).read_text())
+    write_json(folder / file, content | {"auto_map": {"AutoModel": "modeling_x.XModel"}})
+    assert describe("m", folder).has_remote_code
 
 
 KEYS = (

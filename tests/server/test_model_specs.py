@@ -6,7 +6,13 @@ import pytest
 
 from server.bootstrap import FINGERPRINT_BLOCKS, FINGERPRINT_BYTES, weights_digest
 from server.listening import bind
-from server.model_specs import model_specs
+from server.model_specs import (
+    ModelSpec,
+    locate,
+    model_specs,
+    models_folder,
+    partial_folder,
+)
 from server.settings import Settings, SettingsError
 
 
@@ -61,3 +67,73 @@ def test_other_weights_in_the_same_file_have_another_fingerprint(tmp_path: Path)
     data[len(data) // 2] = 1
     file.write_bytes(data)
     assert weights_digest(file) != before
+
+
+def spec_of(tmp_path: Path, name: str, **values: object) -> ModelSpec:
+    given: dict[str, object] = {"llm_model": name, "models_file": tmp_path / "none.toml", **values}
+    (tmp_path / "none.toml").touch()
+    return model_specs(Settings(_env_file=None, **given))[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", ["vicuna-13b", "vicuna-13b.gguf", "lmsys/vicuna-13b-v1.5"])
+def test_weights_lie_under_the_models_name(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).mkdir(parents=True)
+    assert locate(spec_of(tmp_path, "lmsys/vicuna-13b-v1.5"), tmp_path) == tmp_path / place
+
+
+def test_the_folder_of_models_may_be_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "vicuna-7b").mkdir(parents=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    chosen = Settings(_env_file=None, models_dir=Path("../models"))
+    found = locate(spec_of(tmp_path, "vicuna-7b"), models_folder(chosen))
+    assert found.resolve() == tmp_path / "models" / "vicuna-7b"
+
+
+def test_a_name_does_not_leave_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret").mkdir()
+    with pytest.raises(SettingsError, match="no weights found"):
+        locate(ModelSpec(name="a/../../secret"), tmp_path / "models")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("vicuna-13b", "`parlm pull vicuna-13b`"),
+        ("vicuna-13b-v1.5", "`parlm pull vicuna-13b`"),
+        ("somebody/something", "`parlm pull somebody/something`"),
+        ("my-model", "`parlm models --catalog`"),
+    ],
+)
+def test_missing_weights_name_the_remedy(tmp_path: Path, name: str, remedy: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        locate(spec_of(tmp_path, name), tmp_path)
+    assert remedy in str(caught.value)
+    assert "LLM_MODEL_PATH" in str(caught.value)
+
+
+def test_a_download_that_was_not_finished_is_no_model(tmp_path: Path) -> None:
+    partial_folder(tmp_path, "vicuna-13b").mkdir(parents=True)
+    with pytest.raises(SettingsError, match=r"not finished\. Run `parlm pull vicuna-13b`"):
+        locate(spec_of(tmp_path, "vicuna-13b"), tmp_path)
+
+
+def test_the_built_in_model_has_weights_for_every_engine(tmp_path: Path) -> None:
+    assert locate(spec_of(tmp_path, "parlm-tiny")).suffix == ".gguf"
+    folder = locate(spec_of(tmp_path, "parlm-tiny", llm_engine="transformers"))
+    assert (folder / "model.safetensors").is_file()
+
+
+def test_code_of_its_own_is_allowed_per_model(tmp_path: Path) -> None:
+    assert spec_of(tmp_path, "a,b", trust_remote_code="a").trust_remote_code
+    assert not spec_of(tmp_path, "a,b", trust_remote_code="b").trust_remote_code
+    (tmp_path / "models.toml").write_text("[models.echo]\ntrust_remote_code = true")
+    assert model_specs(settings(tmp_path, None))[0].trust_remote_code
+
+
+@pytest.mark.parametrize("value", ["true", "a,other"])
+def test_code_is_allowed_by_name_only(tmp_path: Path, value: str) -> None:
+    with pytest.raises(SettingsError, match="TRUST_REMOTE_CODE"):
+        spec_of(tmp_path, "a", trust_remote_code=value)

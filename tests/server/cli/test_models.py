@@ -93,3 +93,21 @@ def test_an_error_of_the_server(server: ScriptedServer, monkeypatch: pytest.Monk
     monkeypatch.setattr(server, "_reply_to", lambda _: reply_json(error, status=401))
     result = models("--base-url", server.url)
     assert (result.exit_code, result.stderr.strip()) == (1, "401 invalid_api_key: Wrong key.")
+
+
+def test_the_catalogue_needs_no_server() -> None:
+    result = models("--catalog")
+    assert result.exit_code == 0
+    assert "vicuna-13b" in result.stdout
+    assert "Llama 2 Community, gated" in result.stdout
+    assert "This machine:" in result.stderr
+
+
+def test_the_catalogue_says_what_runs_here() -> None:
+    reply = json.loads(models("--catalog", "--json").stdout)
+    assert reply["machine"]["platform"] in ("cuda", "mps", "cpu")
+    listed = {model["name"]: model for model in reply["models"]}
+    vicuna = listed["vicuna-13b"]
+    assert vicuna["repo"] == "lmsys/vicuna-13b-v1.5"
+    assert vicuna["unverified"] == ["billions", "context_length"]
+    assert vicuna["here"].keys() >= {"engine", "format", "quant", "needs_bytes", "reason"}

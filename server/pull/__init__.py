@@ -1,0 +1,1 @@
+"""Downloads of weights: whole and checked, or not there at all."""
