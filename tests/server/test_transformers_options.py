@@ -97,7 +97,7 @@ def test_an_engine_that_cannot_read_the_weights_is_refused(tmp_path: Path) -> No
     pytest.importorskip("torch", reason="torch is not installed")
     folder = write_tiny_folder(tmp_path / "tiny")
     given = {"llm_model": "tiny", "llm_model_path": folder, "llm_engine": "llama_cpp"}
-    with pytest.raises(SettingsError, match="auto or transformers"):
+    with pytest.raises(SettingsError, match="llama_cpp reads GGUF files"):
         build_models(settings(**given))
 
 
@@ -117,7 +117,8 @@ async def test_an_adapter_file_and_its_function_run_in_the_child(
         settings(llm_model="letters", llm_model_path=folder, adapter_files=(file,))
     )
     model = models.find("letters")
-    assert (model.engine.name, model.reason) == ("transformers", "the weights are safetensors")
+    assert model.engine.name == "transformers"
+    assert "safetensors" in model.reason
     prompt = model.adapter.render([Message("user", "hello")])
     request = GenerationRequest("a", prompt, SamplingParams(max_tokens=20))
     await model.engine.start()
