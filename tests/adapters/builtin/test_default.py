@@ -151,7 +151,15 @@ def test_a_model_without_files_gets_messages() -> None:
     assert adapter.render([USER]) == MessagesPrompt((USER,))
 
 
-def test_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("config", "auto_class"),
+    [
+        ({"model_type": "llama"}, "AutoModelForCausalLM"),
+        ({"model_type": "t5"}, "AutoModelForSeq2SeqLM"),
+        ({"model_type": "own", "is_encoder_decoder": True}, "AutoModelForSeq2SeqLM"),
+    ],
+)
+def test_loader(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], auto_class: str) -> None:
     seen: list[tuple[str, dict[str, Any]]] = []
 
     def from_pretrained(path: str, **options: Any) -> str:
@@ -159,7 +167,9 @@ def test_loader(monkeypatch: pytest.MonkeyPatch) -> None:
         return "loaded"
 
     auto = SimpleNamespace(from_pretrained=from_pretrained)
-    fake = SimpleNamespace(AutoTokenizer=auto, AutoModelForCausalLM=auto)
+    read = SimpleNamespace(get_config_dict=lambda _: (config, {}))
+    fake = SimpleNamespace(AutoTokenizer=auto, PretrainedConfig=read)
+    setattr(fake, auto_class, auto)
     monkeypatch.setitem(sys.modules, "transformers", fake)
     assert DefaultLLMAdapter().loader("/m", {"device_map": "cpu"}) == ("loaded", "loaded")
     assert seen[0] == ("/m", {"trust_remote_code": False})
