@@ -20,7 +20,7 @@ $(BIN)/python:
 $(STAMP): pyproject.toml scripts/install_llama_cpp.sh scripts/llama_cpp_build.cmake | $(BIN)/python
 	@echo "Installing parlm into $(VENV) ..."
 	@scripts/install_llama_cpp.sh $(BIN)/python
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[llama_cpp]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[llama-cpp]'
 	@touch $@
 
 $(DEV): pyproject.toml $(STAMP)

@@ -22,7 +22,7 @@ class EngineEntry:
 ENGINES: dict[str, EngineEntry] = {
     "echo": EngineEntry("engines.echo:EchoEngine"),
     "llama_cpp": EngineEntry(
-        "engines.llama_cpp:create", "llama_cpp", "run `make install` or pip install '.[llama_cpp]'"
+        "engines.llama_cpp:create", "llama_cpp", "run `make install` or pip install '.[llama-cpp]'"
     ),
     "transformers": EngineEntry(
         "engines.transformers:create", "transformers", "run pip install '.[transformers]'"

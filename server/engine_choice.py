@@ -28,7 +28,7 @@ from server.settings import SettingsError
 WeightsFormat = Literal["gguf", "ggml", "safetensors", "none"]
 
 INSTALL_COMMANDS = {
-    "llama_cpp": "run `make install`, or pip install '.[llama_cpp]'",
+    "llama_cpp": "run `make install`, or pip install '.[llama-cpp]'",
     "vllm": "pip install '.[vllm]'",
     "transformers": "pip install '.[transformers]'",
 }

@@ -106,7 +106,7 @@ class Tokenizer:
 
     def _piece(self, number: int) -> bytes:
         """Return the bytes a piece stands for; none for the unknown one."""
-        piece = self._processor.id_to_piece(number)
+        piece: str = self._processor.id_to_piece(number)
         if self._processor.is_unknown(number):
             return b""
         if self._processor.is_byte(number):

@@ -199,7 +199,7 @@ def _tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
 
 def _reason(matcher: LLMatcher) -> str:
     """Return why a matcher failed."""
-    reason = matcher.get_error()
+    reason: str = matcher.get_error()
     if reason.startswith("NoExtension"):
         return "no text can satisfy it"
     return reason
