@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 from engines.decoding.choice import Choice, Limits
 from engines.decoding.logprobs import LogprobReader, PromptEcho
 from engines.decoding.prompt import PromptTokenizer
+from engines.decoding.sampling_checks import check_sampling
 from engines.errors import ContextLengthExceeded, InvalidParameter, UnsupportedParameter
 from engines.llama_cpp.binding import Vocabulary
 from engines.llama_cpp.constraints import CompiledConstraint, ConstraintCompiler
 from engines.llama_cpp.requests import RunningChoice, RunningRequest
-from engines.llama_cpp.sampling import TokenSampler, check_sampling
+from engines.llama_cpp.sampling import TokenSampler
 from engines.llama_cpp.slots import Sequence
 from engines.types import GenerationRequest, PartsPrompt
 

@@ -17,6 +17,7 @@ from engines.core import Core, StepOutput
 from engines.decoding.choice import Choice, Limits
 from engines.decoding.logprobs import LogprobReader
 from engines.decoding.prompt import PromptTokenizer
+from engines.decoding.sampling_checks import check_sampling
 from engines.errors import (
     EngineError,
     EngineOverloaded,
@@ -29,7 +30,7 @@ from engines.transformers.loading import Runnable, load, prepare
 from engines.transformers.parameters import check_supported, resolve_max_tokens
 from engines.transformers.references import resolve, run_first
 from engines.transformers.requests import RunningChoice, RunningRequest
-from engines.transformers.sampling import TokenSampler, check_sampling
+from engines.transformers.sampling import TokenSampler
 from engines.transformers.selfcheck import usable_slots
 from engines.transformers.streams import StreamCore
 from engines.types import (

@@ -17,13 +17,9 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from engines.errors import InvalidParameter
+from engines.decoding.sampling_checks import is_greedy
 from engines.types import SamplingParams
 
-# Below it dividing logits would overflow a float; vLLM draws the same line.
-GREEDY_TEMPERATURE = 1e-5
-# OpenAI's bound on `top_logprobs`.
-MAX_LOGPROBS = 20
 # Sorting a whole vocabulary takes milliseconds: so many of the likeliest nearly always suffice
 # for top_p.
 _LIKELIEST = 256
@@ -111,38 +107,6 @@ def has_penalties(params: SamplingParams) -> bool:
     """Tell whether any penalty is on."""
     additive = params.presence_penalty or params.frequency_penalty
     return bool(additive) or params.repetition_penalty != 1.0
-
-
-def is_greedy(params: SamplingParams) -> bool:
-    """Tell whether a request asks for the likeliest token each time."""
-    return params.temperature < GREEDY_TEMPERATURE or params.top_k == 1
-
-
-def check_sampling(params: SamplingParams, n_vocab: int) -> None:
-    """Raise `InvalidParameter` for what only this engine can judge."""
-    for token, _ in params.logit_bias:
-        _check_token("logit_bias", token, n_vocab)
-    for token in params.stop_token_ids:
-        _check_token("stop_token_ids", token, n_vocab)
-    if params.n < 1:
-        raise InvalidParameter("n", f"n must be at least 1, not {params.n}")
-    if params.logprobs is not None and not 0 <= params.logprobs <= MAX_LOGPROBS:
-        raise InvalidParameter(
-            "logprobs",
-            f"at most {MAX_LOGPROBS} likeliest tokens can be told, not {params.logprobs}",
-        )
-    if params.repetition_penalty <= 0:
-        raise InvalidParameter(
-            "repetition_penalty",
-            f"repetition_penalty must be above 0, not {params.repetition_penalty!r}",
-        )
-
-
-def _check_token(param: str, token: int, n_vocab: int) -> None:
-    if not 0 <= token < n_vocab:
-        raise InvalidParameter(
-            param, f"token id {token} in {param!r} is not in the vocabulary (0 to {n_vocab - 1})"
-        )
 
 
 def _generator(seed: int | None, index: int) -> torch.Generator:

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
 
+from engines.decoding.sampling_checks import check_sampling
 from engines.errors import InvalidParameter
 from engines.llama_cpp import sampling
-from engines.llama_cpp.sampling import TokenSampler, check_sampling
+from engines.llama_cpp.sampling import TokenSampler
 from engines.types import SamplingParams
 
 GREEDY = SamplingParams(temperature=0.0)

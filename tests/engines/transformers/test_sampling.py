@@ -10,9 +10,10 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 
 import torch
 
+from engines.decoding.sampling_checks import check_sampling
 from engines.errors import InvalidParameter
 from engines.transformers import sampling
-from engines.transformers.sampling import TokenSampler, check_sampling
+from engines.transformers.sampling import TokenSampler
 from engines.types import SamplingParams
 
 GREEDY = SamplingParams(temperature=0.0)
