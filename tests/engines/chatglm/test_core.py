@@ -12,9 +12,6 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 pytest.importorskip("sentencepiece", reason="sentencepiece is not installed")
-pytest.importorskip(
-    "engines.transformers.core", reason="the transformers engine is not in this version"
-)
 
 from engines.chatglm import load
 from engines.errors import ContextLengthExceeded

@@ -33,7 +33,7 @@ def by_llama_cpp(model: GPTJ, source: Path) -> str:
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     from engines.llama_cpp.core import LlamaCppCore, create_core
     from engines.types import SamplingParams
-    from tests.engines.llama_cpp.driving import answer, prompt
+    from tests.engines.core_driving import answer, prompt
 
     core = create_core(model_path=str(source), n_threads=1, n_slots=1)
     try:

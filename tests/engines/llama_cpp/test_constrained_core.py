@@ -14,7 +14,7 @@ import pytest
 
 from engines.errors import InvalidParameter
 from engines.types import Constraint, Grammar, JsonObject, JsonSchema, OneOf, Regex, SamplingParams
-from tests.engines.llama_cpp.driving import (
+from tests.engines.core_driving import (
     GREEDY,
     chat,
     finish,

@@ -31,7 +31,7 @@ from engines.types import (
     TokenLogprob,
     TokensPrompt,
 )
-from tests.engines.llama_cpp.driving import (
+from tests.engines.core_driving import (
     GREEDY,
     answer,
     finish,

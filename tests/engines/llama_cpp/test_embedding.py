@@ -28,7 +28,7 @@ from engines.llama_cpp.core import LlamaCppCore, create_core
 from engines.llama_cpp.embedding import CHUNK, LEAST_CHUNK, Running
 from engines.llama_cpp.encoder import EncoderCore
 from engines.types import EmbeddingRequest, MessagesPrompt, Prompt, TokensPrompt
-from tests.engines.llama_cpp.driving import answer, finish, prompt, request, text_of
+from tests.engines.core_driving import answer, finish, prompt, request, text_of
 from tests.engines.tiny_bert import (
     CONTEXT_LENGTH,
     make_bert,

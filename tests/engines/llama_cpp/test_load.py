@@ -14,7 +14,7 @@ import pytest
 
 from adapters.builtin.parlm_tiny import ParlmTinyChatAdapter
 from engines.types import Message, SamplingParams, TokensPrompt
-from tests.engines.llama_cpp.driving import GREEDY, answer, request, run, text_of
+from tests.engines.core_driving import GREEDY, answer, request, run, text_of
 
 if TYPE_CHECKING:
     from engines.llama_cpp.core import LlamaCppCore

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engines.types import PartsPrompt, Special, Text
-from tests.engines.llama_cpp.driving import (
+from tests.engines.core_driving import (
     GREEDY,
     answer,
     chat,

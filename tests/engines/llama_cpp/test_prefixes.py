@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engines.types import GenerationRequest, SamplingParams, TokensPrompt
-from tests.engines.llama_cpp.driving import GREEDY, finish, logprobs, reasons, request, run, usage
+from tests.engines.core_driving import GREEDY, finish, logprobs, reasons, request, run, usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable

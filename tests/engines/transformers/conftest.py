@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.engines.tiny_folder import write_tiny_folder
-from tests.engines.transformers.driving import DEFAULT_LOADER
+from tests.engines.transformers.loaders import DEFAULT_LOADER
 
 if TYPE_CHECKING:
     from engines.transformers.core import TransformersCore

@@ -36,7 +36,7 @@ from engines.types import (
     TextDelta,
     TokensPrompt,
 )
-from tests.engines.transformers.driving import (
+from tests.engines.core_driving import (
     GREEDY,
     answer,
     logprobs,

@@ -14,9 +14,9 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 import torch
 
 from engines.types import PartsPrompt, SamplingParams, Special, Text
+from tests.engines.core_driving import GREEDY, request, run, text_of, usage
 from tests.engines.tiny_folder import save
 from tests.engines.transformers import families, tokenizer_kinds
-from tests.engines.transformers.driving import GREEDY, request, run, text_of, usage
 
 if TYPE_CHECKING:
     from engines.transformers.core import TransformersCore

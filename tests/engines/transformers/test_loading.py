@@ -20,7 +20,7 @@ from engines.transformers.core import TransformersCore, create_core
 from engines.transformers.loading import load
 from engines.transformers.placement import choose_device, choose_dtype, loader_arguments
 from tests.engines.tiny_folder import write_tiny_folder
-from tests.engines.transformers.driving import DEFAULT_LOADER
+from tests.engines.transformers.loaders import DEFAULT_LOADER
 
 
 def options(folder: Path | str = "", **more: Any) -> TransformersOptions:

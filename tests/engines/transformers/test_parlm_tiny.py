@@ -12,16 +12,8 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 import torch
 
 from engines.types import SamplingParams
+from tests.engines.core_driving import chat, logprobs, reasons, request, run, text_of, usage
 from tests.engines.transformers.conftest import PARLM_TINY
-from tests.engines.transformers.driving import (
-    chat,
-    logprobs,
-    reasons,
-    request,
-    run,
-    text_of,
-    usage,
-)
 
 if TYPE_CHECKING:
     from engines.transformers.core import TransformersCore

@@ -14,7 +14,7 @@ import torch
 from transformers import DynamicCache
 
 from engines.types import PartsPrompt, SamplingParams, Special, Text
-from tests.engines.transformers.driving import GREEDY, reasons, request, run, text_of, usage
+from tests.engines.core_driving import GREEDY, reasons, request, run, text_of, usage
 from tests.engines.transformers.special_model import (
     END,
     MASK,

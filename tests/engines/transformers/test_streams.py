@@ -31,8 +31,8 @@ from engines.types import (
     TextDelta,
     TokensPrompt,
 )
+from tests.engines.core_driving import reasons, request, run, text_of, usage
 from tests.engines.transformers import generate_functions
-from tests.engines.transformers.driving import reasons, request, run, text_of, usage
 
 if TYPE_CHECKING:
     from engines.transformers.streams import StreamCore

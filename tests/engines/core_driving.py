@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
 
+from engines.core import Core
 from engines.types import (
     Event,
     Finish,
@@ -19,9 +19,6 @@ from engines.types import (
     Usage,
 )
 
-if TYPE_CHECKING:
-    from engines.llama_cpp.core import LlamaCppCore
-
 GREEDY = SamplingParams(temperature=0.0, max_tokens=24)
 
 
@@ -33,7 +30,7 @@ def chat(question: str) -> PartsPrompt:
     """The template of parlm-tiny: ChatML."""
     start, end = Special("<|im_start|>"), Special("<|im_end|>")
     parts = (start, Text("user\n"), Text(question), end, Text("\n"), start, Text("assistant\n"))
-    return PartsPrompt(parts, stop_tokens=("<|im_end|>",))
+    return PartsPrompt(parts, add_bos=False, stop_tokens=("<|im_end|>",))
 
 
 def request(
@@ -42,14 +39,14 @@ def request(
     return GenerationRequest(request_id, prompt(text) if isinstance(text, str) else text, sampling)
 
 
-def run(core: LlamaCppCore, *requests: GenerationRequest) -> dict[str, list[Event]]:
+def run(core: Core, *requests: GenerationRequest) -> dict[str, list[Event]]:
     """Run requests together to their ends; return the events of each."""
     for each in requests:
         core.submit(each)
     return finish(core)
 
 
-def finish(core: LlamaCppCore) -> dict[str, list[Event]]:
+def finish(core: Core) -> dict[str, list[Event]]:
     """Step until nothing is left; return the events of each request."""
     events: dict[str, list[Event]] = defaultdict(list)
     while core.has_work():
@@ -61,7 +58,7 @@ def finish(core: LlamaCppCore) -> dict[str, list[Event]]:
     return events
 
 
-def answer(core: LlamaCppCore, text: Prompt | str, sampling: SamplingParams = GREEDY) -> str:
+def answer(core: Core, text: Prompt | str, sampling: SamplingParams = GREEDY) -> str:
     """Run one request; return the text of its first choice."""
     return text_of(run(core, request(text, sampling))["a"])
 

@@ -1,0 +1,3 @@
+"""Names of adapters' loaders, as the engine is told them."""
+
+DEFAULT_LOADER = "adapters.builtin.default:DefaultLLMAdapter.loader"
